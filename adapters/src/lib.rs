@@ -1,0 +1,1 @@
+//! Frozen projections, low-rank adapters and the PEFT format.

@@ -1,0 +1,1 @@
+//! From files to micro-batches: sources, formats, templates, tokens, masks, packs and order.

@@ -1,0 +1,1 @@
+//! Numeric operations of Seedcorn: one folder per op, each with its reference, CPU code and gradient.

@@ -1,0 +1,1 @@
+//! Numbers from PyTorch, PEFT and bitsandbytes.

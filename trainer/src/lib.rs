@@ -1,0 +1,1 @@
+//! Seedcorn: low-rank fine-tuning that can be rerun and verified, bit for bit.

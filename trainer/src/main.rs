@@ -1,0 +1,3 @@
+//! The `seedcorn` command.
+
+fn main() {}
