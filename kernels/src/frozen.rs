@@ -1,0 +1,131 @@
+//! Frozen weights: matrices that never change, in the storage they are kept in.
+//!
+//! A weight is `[out, in]`, row-major. It is read as f32 a stretch at a time; the whole matrix never exists
+//! in f32 unless it is stored so.
+
+use std::sync::Arc;
+
+use half::bf16;
+
+use crate::int8::Int8;
+use crate::nf4::Nf4;
+
+/// What the matrix unit multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compute {
+    /// Inputs and weights as they are, in f32.
+    F32,
+    /// Inputs and weights rounded to bf16, products summed in f32.
+    Bf16,
+}
+
+/// How the elements of a frozen weight are kept in memory.
+#[derive(Debug)]
+pub enum Storage {
+    /// 4 bytes an element.
+    F32(Vec<f32>),
+    /// 2 bytes an element.
+    Bf16(Vec<bf16>),
+    /// bitsandbytes' 4-bit NormalFloat, with the absmax of each block decoded on the fly.
+    Nf4(Nf4),
+    /// bitsandbytes' row-wise int8.
+    Int8(Int8),
+}
+
+/// A frozen `[out, in]` matrix. Clones share the elements.
+#[derive(Clone, Debug)]
+pub struct FrozenWeight {
+    storage: Arc<Storage>,
+    shape: [usize; 2],
+    compute: Compute,
+}
+
+impl FrozenWeight {
+    /// Wraps a stored `[out, in]` matrix.
+    ///
+    /// # Panics
+    /// When the storage does not hold `out * in` elements.
+    pub fn new(storage: Storage, shape: [usize; 2], compute: Compute) -> Self {
+        let elements = match &storage {
+            Storage::F32(values) => values.len(),
+            Storage::Bf16(values) => values.len(),
+            Storage::Nf4(nf4) => nf4.shape.iter().product(),
+            Storage::Int8(int8) => int8.shape.iter().product(),
+        };
+        assert_eq!(elements, shape[0] * shape[1], "a {shape:?} weight with {elements} elements");
+        Self { storage: Arc::new(storage), shape, compute }
+    }
+
+    /// Returns `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Returns how products with this weight are computed.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// Returns how the elements are kept.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Returns the bytes that the elements take in memory.
+    pub fn bytes(&self) -> usize {
+        match &*self.storage {
+            Storage::F32(values) => values.len() * 4,
+            Storage::Bf16(values) => values.len() * 2,
+            Storage::Nf4(nf4) => nf4.bytes(),
+            Storage::Int8(int8) => int8.codes.len() + int8.row_absmax.len() * 4,
+        }
+    }
+
+    /// Reads `out.len()` elements from flat position `start`, row-major, as f32.
+    pub fn read(&self, start: usize, out: &mut [f32]) {
+        match &*self.storage {
+            Storage::F32(values) => out.copy_from_slice(&values[start..][..out.len()]),
+            Storage::Bf16(values) => {
+                for (out, value) in out.iter_mut().zip(&values[start..]) {
+                    *out = value.to_f32();
+                }
+            }
+            Storage::Nf4(nf4) => nf4.read(start, out),
+            Storage::Int8(int8) => read_int8(int8, start, out),
+        }
+        if self.compute == Compute::Bf16 && !matches!(&*self.storage, Storage::Bf16(_)) {
+            round_to_bf16(out);
+        }
+    }
+
+    /// Returns row `index` as f32: one token's embedding, for a table.
+    pub fn read_row(&self, index: usize, out: &mut [f32]) {
+        self.read(index * self.shape[1], out);
+    }
+}
+
+fn read_int8(int8: &Int8, start: usize, out: &mut [f32]) {
+    let cols = int8.shape[1];
+    let (mut at, mut rest) = (start, out);
+    while !rest.is_empty() {
+        let row = at / cols;
+        let len = rest.len().min((row + 1) * cols - at);
+        let (part, tail) = rest.split_at_mut(len);
+        for (out, &code) in part.iter_mut().zip(&int8.codes[at..]) {
+            *out = f32::from(code) * int8.row_absmax[row] / 127.0;
+        }
+        at += len;
+        rest = tail;
+    }
+}
+
+/// Rounds every element to the nearest bf16, ties to even, staying in f32.
+pub fn round_to_bf16(values: &mut [f32]) {
+    for value in values {
+        let bits = value.to_bits();
+        // NaN keeps its payload's top bits; adding could carry it into infinity.
+        if !value.is_nan() {
+            *value = f32::from_bits((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Dropout whose mask is a function of a key and the element's place, so it is never stored.
+
+/// Dropout of one adapter's input in one micro-batch.
+///
+/// The key stands for (seed, micro-batch, module): the mask depends on nothing else, so it is the same in
+/// the forward pass, in a recomputation, and on any rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability that an element is zeroed, in `[0, 1)`.
+    pub probability: f32,
+    /// Names the mask.
+    pub key: u64,
+}
+
+impl Dropout {
+    /// Returns what element `index` is multiplied by: `0` or `1 / (1 - probability)`.
+    #[inline]
+    pub fn factor(self, index: u64) -> f32 {
+        // 24 bits of a finalised 64-bit counter hash (SplitMix64, Steele et al. 2014) as a uniform in [0, 1).
+        let mut z = self.key.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let uniform = (z >> 40) as f32 / 16_777_216.0;
+        if uniform < self.probability { 0.0 } else { 1.0 / (1.0 - self.probability) }
+    }
+
+    /// Multiplies a `[tokens, width]` matrix by the mask, element by element.
+    pub fn apply(self, values: &mut [f32]) {
+        use rayon::prelude::*;
+        const CHUNK: usize = 1 << 14;
+        values.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
+            for (i, value) in values.iter_mut().enumerate() {
+                *value *= self.factor((chunk * CHUNK + i) as u64);
+            }
+        });
+    }
+}

@@ -1,0 +1,48 @@
+//! The `avx512` tier: 14 rows by two vectors of 16 lanes, all sums in registers.
+
+use std::arch::x86_64::{__m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps};
+
+use super::{Block, store_row};
+
+pub(super) const ROWS: usize = 14;
+const LANES: usize = 16;
+pub(super) const COLS: usize = 2 * LANES;
+
+/// See [`super::Kernel`].
+pub(super) unsafe fn block(b: Block) {
+    macro_rules! by_rows {
+        ($($rows:literal)*) => {
+            match b.rows {
+                // SAFETY: the caller keeps the contract of `super::Kernel`.
+                $($rows => unsafe { tile::<$rows>(b) },)*
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const R: usize>(b: Block) {
+    let mut acc = [[_mm512_setzero_ps(); 2]; R];
+    for p in 0..b.k {
+        // SAFETY: the panel holds `k * COLS` elements and `a` holds `R` rows of `k`.
+        unsafe {
+            let y = [_mm512_loadu_ps(b.panel.add(p * COLS)), _mm512_loadu_ps(b.panel.add(p * COLS + LANES))];
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*b.a.add(i * b.lda + p));
+                acc[0] = _mm512_fmadd_ps(x, y[0], acc[0]);
+                acc[1] = _mm512_fmadd_ps(x, y[1], acc[1]);
+            }
+        }
+    }
+    let mut row = [0.0f32; COLS];
+    for (i, acc) in acc.iter().enumerate() {
+        // SAFETY: `row` holds two vectors; row `i` of `c` may be written at `cols` elements.
+        unsafe {
+            _mm512_storeu_ps(row.as_mut_ptr(), acc[0]);
+            _mm512_storeu_ps(row.as_mut_ptr().add(LANES), acc[1]);
+            store_row(&row, b.cols, b.c.add(i * b.ldc), b.add);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Tiles, threads and the choice of the inner kernel.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use rayon::prelude::*;
+
+use super::{Mode, Operand, View, ViewMut};
+use crate::isa::{self, Tier};
+
+/// Computes `rows x width` of `c` from `rows` rows of `a` and a packed `[k][width]` panel.
+///
+/// # Safety
+/// `a` holds `rows` rows of `k` elements, `lda` apart; `panel` holds `k * width`; `c` may be written at
+/// `rows` rows of `cols` elements, `ldc` apart; the tier's instructions exist on this machine.
+type Kernel = unsafe fn(Block);
+
+/// The arguments of one inner kernel call.
+#[derive(Clone, Copy)]
+struct Block {
+    rows: usize,
+    cols: usize,
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    panel: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+}
+
+/// An output that tasks write at disjoint places.
+#[derive(Clone, Copy)]
+struct SharedOut(*mut f32);
+// SAFETY: every task writes its own rows and columns, so no element is shared between threads.
+unsafe impl Send for SharedOut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedOut {}
+
+impl SharedOut {
+    fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Rows of `a` one task takes: enough to pay for unpacking a panel, few enough to share the work.
+const TASK_ROWS: usize = 1024;
+
+pub(super) fn matmul(m: usize, n: usize, k: usize, a: View, b: &Operand, c: ViewMut, mode: Mode) {
+    let (kernel, tile_rows, width): (Kernel, usize, usize) = match isa::tier() {
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512 => (avx512::block, avx512::ROWS, avx512::COLS),
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => (avx2::block, avx2::ROWS, avx2::COLS),
+        _ => (portable::block, portable::ROWS, portable::COLS),
+    };
+    let panels = n.div_ceil(width);
+    // With few panels (a low-rank product) the rows are shared out instead.
+    let task_rows = if panels >= 8 { TASK_ROWS } else { 64 };
+    let chunks = m.div_ceil(task_rows);
+    let out = SharedOut(c.data.as_mut_ptr());
+    let ldc = c.stride;
+    (0..panels * chunks).into_par_iter().for_each_init(
+        || vec![0.0f32; k * width],
+        |panel, task| {
+            let (chunk, j) = (task / panels, (task % panels) * width);
+            let cols = width.min(n - j);
+            b.pack(j, cols, width, panel);
+            let end = m.min((chunk + 1) * task_rows);
+            let mut i = chunk * task_rows;
+            while i < end {
+                let rows = tile_rows.min(end - i);
+                let block = Block {
+                    rows,
+                    cols,
+                    k,
+                    a: a.data[(i * a.stride).min(a.data.len())..].as_ptr(),
+                    lda: a.stride,
+                    panel: panel.as_ptr(),
+                    c: out.at(i * ldc + j),
+                    ldc,
+                    add: mode == Mode::Add,
+                };
+                // SAFETY: `super::matmul` checked the lengths of `a` and `c`, the panel was made for this `k`
+                // and width, tasks do not overlap, and `isa::tier` only names tiers this machine has.
+                unsafe { kernel(block) };
+                i += rows;
+            }
+        },
+    );
+}
+
+/// Writes a finished tile row, adding to what is there if asked.
+///
+/// # Safety
+/// `c` may be written at `cols` elements.
+#[inline(always)]
+unsafe fn store_row(values: &[f32], cols: usize, c: *mut f32, add: bool) {
+    for (j, value) in values.iter().enumerate().take(cols) {
+        // SAFETY: `j < cols`, which the caller vouches for.
+        unsafe {
+            let out = c.add(j);
+            *out = if add { *out + value } else { *value };
+        }
+    }
+}
