@@ -1,0 +1,19 @@
+//! Flex tensors as plain `f32` slices and back, for the CPU side of every op.
+
+use burn::tensor::TensorData;
+use burn_flex::FlexTensor;
+
+/// Makes a tensor whose elements lie in row order, so that [`slice`] can borrow them.
+pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+}
+
+/// Borrows the elements of a [`contiguous`] f32 tensor.
+pub(crate) fn slice(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("activations are contiguous f32: `contiguous` ran, and ops take f32 only")
+}
+
+/// Makes a tensor of `shape` from its elements in row order.
+pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
