@@ -2,10 +2,17 @@
 
 pub mod attention;
 mod flex;
+pub mod frozen;
 pub mod gated_act;
+pub mod int8;
 pub mod isa;
+pub mod linear_cross_entropy;
+pub mod lora_linear;
+pub mod matmul;
+pub mod nf4;
 pub mod rms_norm;
 pub mod rope;
+pub mod seed_gradient;
 #[cfg(test)]
 mod testing;
 mod vector;

@@ -27,7 +27,11 @@ impl<B: LinearCrossEntropyBackend> Backward<B, 1> for LinearCrossEntropyBackward
 }
 
 impl<B: LinearCrossEntropyBackend, C: CheckpointStrategy> LinearCrossEntropyBackend for Autodiff<B, C> {
-    fn linear_cross_entropy(h: FloatTensor<Self>, head: FrozenWeight, targets: Arc<[i32]>) -> FloatTensor<Self> {
+    fn linear_cross_entropy(
+        h: FloatTensor<Self>,
+        head: FrozenWeight,
+        targets: Arc<[i32]>,
+    ) -> FloatTensor<Self> {
         let prepared = LinearCrossEntropyBackward.prepare::<C>([h.node()]);
         match prepared.compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {

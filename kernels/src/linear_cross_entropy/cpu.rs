@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use crate::exp::exp;
 use crate::frozen::{Compute, FrozenWeight, round_to_bf16};
 use crate::isa::{self, tiered};
 use crate::matmul::{Mode, Operand, View, ViewMut, matmul};
+use crate::vector::exp;
 
 /// Rows whose logits exist at one time: 50 MB for a vocabulary of 49152.
 const CHUNK_ROWS: usize = 256;

@@ -16,7 +16,7 @@
 
 mod autodiff;
 mod cpu;
-mod reference;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -26,14 +26,18 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
-use crate::flex::{Rows, tensor};
+use crate::flex::{contiguous, slice, tensor};
 use crate::frozen::FrozenWeight;
 
 /// The backend's side of the op.
 #[backend_extension(Autodiff, Flex)]
 pub trait LinearCrossEntropyBackend: Backend {
     /// See [`linear_cross_entropy`].
-    fn linear_cross_entropy(h: FloatTensor<Self>, head: FrozenWeight, targets: Arc<[i32]>) -> FloatTensor<Self>;
+    fn linear_cross_entropy(
+        h: FloatTensor<Self>,
+        head: FrozenWeight,
+        targets: Arc<[i32]>,
+    ) -> FloatTensor<Self>;
 
     /// The loss and its gradient with respect to `h`.
     fn linear_cross_entropy_with_gradient(
@@ -56,8 +60,12 @@ pub fn linear_cross_entropy(h: Tensor<2>, head: &FrozenWeight, targets: Arc<[i32
 }
 
 impl LinearCrossEntropyBackend for Flex {
-    fn linear_cross_entropy(h: FloatTensor<Self>, head: FrozenWeight, targets: Arc<[i32]>) -> FloatTensor<Self> {
-        let (loss, _) = cpu::forward(Rows::new(&h).data(), &head, &targets, false);
+    fn linear_cross_entropy(
+        h: FloatTensor<Self>,
+        head: FrozenWeight,
+        targets: Arc<[i32]>,
+    ) -> FloatTensor<Self> {
+        let (loss, _) = cpu::forward(slice(&contiguous(h)), &head, &targets, false);
         tensor(vec![loss as f32], [1])
     }
 
@@ -66,7 +74,7 @@ impl LinearCrossEntropyBackend for Flex {
         head: FrozenWeight,
         targets: Arc<[i32]>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (loss, dh) = cpu::forward(Rows::new(&h).data(), &head, &targets, true);
+        let (loss, dh) = cpu::forward(slice(&contiguous(h)), &head, &targets, true);
         (tensor(vec![loss as f32], [1]), tensor(dh, [targets.len(), head.shape()[1]]))
     }
 }

@@ -12,21 +12,20 @@ use burn_flex::FlexTensor;
 
 use super::cpu::{FactorRefs, down, dropped, matmul_input};
 use super::{Group, LowRank};
-use crate::flex::{Rows, tensor};
+use crate::flex::{slice, tensor};
 use crate::matmul::{Mode, Operand, View, ViewMut, matmul};
 
 pub(super) fn backward(
-    x: &FlexTensor,
-    dy: &FlexTensor,
+    x: &[f32],
+    dy: &[f32],
     factors: FactorRefs,
     group: &Group,
     need_dx: bool,
 ) -> [FlexTensor; 7] {
-    let (x, dy) = (Rows::new(x), Rows::new(dy));
     let (k, n) = (group.in_features(), group.out_features());
-    let m = x.data().len() / k;
-    let dy_rounded = if need_dx { matmul_input(dy.data(), group) } else { None };
-    let dy_rounded = dy_rounded.as_deref().unwrap_or(dy.data());
+    let m = x.len() / k;
+    let dy_rounded = if need_dx { matmul_input(dy, group) } else { None };
+    let dy_rounded = dy_rounded.as_deref().unwrap_or(dy);
     let mut dx = vec![0.0f32; if need_dx { m * k } else { 0 }];
     let mut grads = Vec::with_capacity(6);
     let mut column = 0;
@@ -36,13 +35,20 @@ pub(super) fn backward(
         if need_dx {
             let view = View { data: &dy_rounded[start..], stride: n };
             let mode = if index == 0 { Mode::Write } else { Mode::Add };
-            matmul(m, k, out, view, &Operand::Weight(&part.weight), ViewMut { data: &mut dx, stride: k }, mode);
+            matmul(
+                m,
+                k,
+                out,
+                view,
+                &Operand::Weight(&part.weight),
+                ViewMut { data: &mut dx, stride: k },
+                mode,
+            );
         }
         if let Some(lora) = part.lora {
             let sizes = Sizes { m, k, n, out };
-            let (a, b) = (Rows::new(a), Rows::new(b));
             let dx = need_dx.then_some(&mut dx[..]);
-            let [da, db] = low_rank(x.data(), &dy.data()[start..], a.data(), b.data(), dx, lora, sizes);
+            let [da, db] = low_rank(x, &dy[start..], slice(a), slice(b), dx, lora, sizes);
             grads.extend([tensor(da, [lora.rank, k]), tensor(db, [out, lora.rank])]);
         } else {
             grads.extend([placeholder(), placeholder()]);

@@ -3,28 +3,27 @@
 use burn_flex::FlexTensor;
 
 use super::{FrozenPart, Group, LowRank, MAX_PARTS};
-use crate::flex::{Rows, tensor};
+use crate::flex::{slice, tensor};
 use crate::frozen::{Compute, round_to_bf16};
 use crate::matmul::{Mode, Operand, View, ViewMut, matmul};
 
 /// The factors `[A, B]` of each part.
 pub(super) type FactorRefs<'a> = [[&'a FlexTensor; 2]; MAX_PARTS];
 
-pub(super) fn forward(x: &FlexTensor, factors: FactorRefs, group: &Group) -> FlexTensor {
-    let (x, k, n) = (Rows::new(x), group.in_features(), group.out_features());
-    let m = x.data().len() / k;
+pub(super) fn forward(x: &[f32], factors: FactorRefs, group: &Group) -> FlexTensor {
+    let (k, n) = (group.in_features(), group.out_features());
+    let m = x.len() / k;
     let mut y = vec![0.0f32; m * n];
-    let rounded = matmul_input(x.data(), group);
+    let rounded = matmul_input(x, group);
     let mut column = 0;
     for (part, [a, b]) in group.parts.iter().zip(factors) {
         let out = part.weight.shape()[0];
-        let view = View { data: rounded.as_deref().unwrap_or(x.data()), stride: k };
+        let view = View { data: rounded.as_deref().unwrap_or(x), stride: k };
         let c = ViewMut { data: &mut y[column.min(m * n)..], stride: n };
         matmul(m, out, k, view, &Operand::WeightTransposed(&part.weight), c, Mode::Write);
         if let Some(lora) = part.lora {
-            let t = down(x.data(), Rows::new(a).data(), m, k, lora);
-            let b = Rows::new(b);
-            let b = Operand::Transposed { data: b.data(), shape: [lora.rank, out] };
+            let t = down(x, slice(a), m, k, lora);
+            let b = Operand::Transposed { data: slice(b), shape: [lora.rank, out] };
             let c = ViewMut { data: &mut y[column.min(m * n)..], stride: n };
             matmul(m, out, lora.rank, View { data: &t, stride: lora.rank }, &b, c, Mode::Add);
         }

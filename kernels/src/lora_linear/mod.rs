@@ -15,7 +15,7 @@ mod autodiff;
 mod backward;
 mod cpu;
 mod dropout;
-mod reference;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +27,7 @@ use burn::tensor::Tensor;
 
 pub use dropout::Dropout;
 
+use crate::flex::{contiguous, slice};
 use crate::frozen::FrozenWeight;
 
 /// The most projections that one call takes.
@@ -151,7 +152,11 @@ fn check(part: &Part, in_features: usize) -> FrozenPart {
     }
     let lora = part.factors.as_ref().map(|factors| {
         let [rank, a_in] = factors.a.dims();
-        assert_eq!([a_in, out, rank], [width, factors.b.dims()[0], factors.b.dims()[1]], "A, B and W disagree");
+        assert_eq!(
+            [a_in, out, rank],
+            [width, factors.b.dims()[0], factors.b.dims()[1]],
+            "A, B and W disagree"
+        );
         LowRank { rank, scale: factors.scale, dropout: factors.dropout }
     });
     FrozenPart { weight: part.weight.clone(), bias: part.bias.clone(), lora }
@@ -168,7 +173,8 @@ impl LoraLinearBackend for Flex {
         b2: FloatTensor<Self>,
         group: Group,
     ) -> FloatTensor<Self> {
-        cpu::forward(&x, [[&a0, &b0], [&a1, &b1], [&a2, &b2]], &group)
+        let [x, a0, b0, a1, b1, a2, b2] = [x, a0, b0, a1, b1, a2, b2].map(contiguous);
+        cpu::forward(slice(&x), [[&a0, &b0], [&a1, &b1], [&a2, &b2]], &group)
     }
 
     fn lora_linear_backward(
@@ -191,6 +197,8 @@ impl LoraLinearBackend for Flex {
         FloatTensor<Self>,
         FloatTensor<Self>,
     ) {
-        backward::backward(&x, &dy, [[&a0, &b0], [&a1, &b1], [&a2, &b2]], &group, need_dx).into()
+        let [x, dy, a0, b0, a1, b1, a2, b2] = [x, dy, a0, b0, a1, b1, a2, b2].map(contiguous);
+        let factors = [[&a0, &b0], [&a1, &b1], [&a2, &b2]];
+        backward::backward(slice(&x), slice(&dy), factors, &group, need_dx).into()
     }
 }

@@ -39,7 +39,8 @@ fn case(tokens: usize, dropout: Option<Dropout>) -> Case {
         weight(Storage::F32(random(7 * width, &mut rng)), 7),
         weight(Storage::F32(random(33 * width, &mut rng)), 33),
     ];
-    let factor = |out: usize, rng: &mut ChaCha8Rng| Some([random(RANK * width, rng), random(out * RANK, rng)]);
+    let factor =
+        |out: usize, rng: &mut ChaCha8Rng| Some([random(RANK * width, rng), random(out * RANK, rng)]);
     Case {
         x: random(tokens * width, &mut rng),
         tokens,
@@ -97,7 +98,7 @@ fn assert_close(got: &[f32], want: &[f64], what: &str) {
 }
 
 fn values(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().to_vec().unwrap()
+    tensor.into_data().try_to_vec().unwrap()
 }
 
 const DROPOUT: Dropout = Dropout { probability: 0.25, key: 99 };

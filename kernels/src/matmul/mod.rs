@@ -10,12 +10,11 @@
 
 mod cpu;
 mod operand;
-mod reference;
+pub mod reference;
 #[cfg(test)]
 mod tests;
 
 pub use operand::Operand;
-pub use reference::matmul_reference;
 
 /// A row-major view into a larger row-major matrix: `rows x cols`, `stride` elements between rows.
 #[derive(Clone, Copy)]

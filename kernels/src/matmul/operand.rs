@@ -50,7 +50,14 @@ impl Operand<'_> {
                 }
             }
             Self::Transposed { data, .. } => {
-                transpose_rows(|row, out| out.copy_from_slice(&data[row * k..][..k]), j, cols, k, width, panel);
+                transpose_rows(
+                    |row, out| out.copy_from_slice(&data[row * k..][..k]),
+                    j,
+                    cols,
+                    k,
+                    width,
+                    panel,
+                );
             }
             Self::Weight(weight) => {
                 let [_, n] = weight.shape();

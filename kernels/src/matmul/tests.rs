@@ -1,5 +1,6 @@
 //! The CPU product against the definition, on the tier of this process.
 
+use super::reference::matmul_reference;
 use super::*;
 use crate::frozen::{Compute, FrozenWeight, Storage};
 use crate::nf4;
@@ -76,7 +77,15 @@ fn strided_views_touch_only_their_own_columns() {
     let (a, b) = (random(3 * 10, 5), random(4 * 6, 6));
     let mut c = vec![7.0f32; 3 * 9];
     let b = Operand::Dense { data: &b, stride: 6, shape: [4, 6] };
-    matmul(3, 6, 4, View { data: &a[2..], stride: 10 }, &b, ViewMut { data: &mut c[1..], stride: 9 }, Mode::Write);
+    matmul(
+        3,
+        6,
+        4,
+        View { data: &a[2..], stride: 10 },
+        &b,
+        ViewMut { data: &mut c[1..], stride: 9 },
+        Mode::Write,
+    );
     for row in c.chunks_exact(9) {
         assert_eq!([row[0], row[7], row[8]], [7.0; 3]);
         assert!(row[1..7].iter().all(|value| *value != 7.0));
@@ -92,7 +101,15 @@ fn bits_do_not_depend_on_the_number_of_threads() {
         pool.install(|| {
             let mut c = vec![0.0f32; m * n];
             let b = Operand::Transposed { data: &b, shape: [k, n] };
-            matmul(m, n, k, View { data: &a, stride: k }, &b, ViewMut { data: &mut c, stride: n }, Mode::Write);
+            matmul(
+                m,
+                n,
+                k,
+                View { data: &a, stride: k },
+                &b,
+                ViewMut { data: &mut c, stride: n },
+                Mode::Write,
+            );
             c.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
         })
     };

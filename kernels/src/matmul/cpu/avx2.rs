@@ -1,6 +1,8 @@
 //! The `avx2` tier: 6 rows by two vectors of 8 lanes, all sums in registers.
 
-use std::arch::x86_64::{__m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps};
+use std::arch::x86_64::{
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+};
 
 use super::{Block, store_row};
 

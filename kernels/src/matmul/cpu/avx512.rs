@@ -1,6 +1,8 @@
 //! The `avx512` tier: 14 rows by two vectors of 16 lanes, all sums in registers.
 
-use std::arch::x86_64::{__m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps};
+use std::arch::x86_64::{
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+};
 
 use super::{Block, store_row};
 

@@ -1,5 +1,10 @@
 //! Tiles, threads and the choice of the inner kernel.
 
+#![expect(
+    unsafe_code,
+    reason = "tiles of one output are written by several threads, with vector instructions"
+)]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
