@@ -1,0 +1,133 @@
+//! The trained state: the factors `A` and `B` of every adapted module, on the device they are trained on.
+
+use std::collections::HashMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use seedcorn_kernels::lora_linear::{Dropout, Factors};
+
+use crate::lora::LoraWeights;
+
+/// One adapted module.
+#[derive(Clone, Debug)]
+pub struct LoraModule {
+    /// Module path, such as `model.layers.0.self_attn.q_proj`.
+    pub name: String,
+    /// What the low-rank product is multiplied by.
+    pub scale: f32,
+    /// `[rank, in]`.
+    pub a: Tensor<2>,
+    /// `[out, rank]`.
+    pub b: Tensor<2>,
+}
+
+/// All adapted modules of a model. The order is that of the names, so it depends on nothing else.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    modules: Vec<LoraModule>,
+    places: HashMap<String, usize>,
+}
+
+/// Dropout of a whole micro-batch, from which each module gets a mask of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutPlan {
+    /// Probability that an element of an adapter's input is zeroed, in `[0, 1)`.
+    pub probability: f32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Global index of the micro-batch.
+    pub micro_batch: u64,
+}
+
+impl DropoutPlan {
+    /// Returns the mask of one module; nothing when the probability is zero.
+    pub fn of_module(self, place: usize) -> Option<Dropout> {
+        // Odd multipliers keep (seed, micro-batch, module) apart; the mask hashes the sum again.
+        let key = self
+            .seed
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(self.micro_batch.wrapping_mul(0xd1b5_4a32_d192_ed03))
+            .wrapping_add((place as u64 + 1).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7));
+        (self.probability > 0.0).then_some(Dropout { probability: self.probability, key })
+    }
+}
+
+impl Adapter {
+    /// Puts weights on a device, sorted by module name.
+    pub fn new(mut weights: Vec<LoraWeights>, device: &Device) -> Self {
+        weights.sort_by(|x, y| x.name.cmp(&y.name));
+        let modules: Vec<LoraModule> = weights
+            .into_iter()
+            .map(|w| LoraModule {
+                a: Tensor::from_data(TensorData::new(w.a, [w.rank, w.in_features]), device),
+                b: Tensor::from_data(TensorData::new(w.b, [w.out_features, w.rank]), device),
+                name: w.name,
+                scale: w.scale,
+            })
+            .collect();
+        let places = modules.iter().enumerate().map(|(place, module)| (module.name.clone(), place)).collect();
+        Self { modules, places }
+    }
+
+    /// Returns the adapted modules, sorted by name.
+    pub fn modules(&self) -> &[LoraModule] {
+        &self.modules
+    }
+
+    /// Returns where a module stands in [`Adapter::modules`].
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    /// Returns the number of trained values.
+    pub fn num_parameters(&self) -> usize {
+        self.modules.iter().map(|module| module.a.shape().num_elements() + module.b.shape().num_elements()).sum()
+    }
+
+    /// Reads the weights back from the device.
+    pub fn weights(&self) -> Vec<LoraWeights> {
+        self.modules.iter().map(LoraModule::weights).collect()
+    }
+
+    /// Returns every trained tensor as plain values: `A` and `B` of each module in turn.
+    pub fn values(&self) -> Vec<Vec<f32>> {
+        self.modules.iter().flat_map(|module| [values(&module.a), values(&module.b)]).collect()
+    }
+
+    /// Replaces every trained tensor, in the order of [`Adapter::values`].
+    ///
+    /// # Panics
+    /// When there are not as many tensors and values as the adapter has.
+    pub fn set_values(&mut self, new: Vec<Vec<f32>>) {
+        assert_eq!(new.len(), 2 * self.modules.len(), "two tensors a module");
+        let mut new = new.into_iter();
+        for module in &mut self.modules {
+            for tensor in [&mut module.a, &mut module.b] {
+                let values = new.next().expect("counted above");
+                *tensor = Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device());
+            }
+        }
+    }
+}
+
+impl LoraModule {
+    /// Returns the factors as constants: the forward pass without gradients.
+    pub fn factors(&self, dropout: Option<Dropout>) -> Factors {
+        Factors { a: self.a.clone(), b: self.b.clone(), scale: self.scale, dropout }
+    }
+
+    /// Returns the factors as leaves of a new autodiff graph.
+    pub fn tracked_factors(&self, dropout: Option<Dropout>) -> Factors {
+        let leaf = |tensor: &Tensor<2>| tensor.clone().autodiff().require_grad();
+        Factors { a: leaf(&self.a), b: leaf(&self.b), scale: self.scale, dropout }
+    }
+
+    fn weights(&self) -> LoraWeights {
+        let ([rank, in_features], [out_features, _]) = (self.a.dims(), self.b.dims());
+        let (a, b) = (values(&self.a), values(&self.b));
+        LoraWeights { name: self.name.clone(), rank, scale: self.scale, a, b, in_features, out_features }
+    }
+}
+
+fn values(tensor: &Tensor<2>) -> Vec<f32> {
+    tensor.clone().into_data().try_to_vec().expect("factors are f32")
+}

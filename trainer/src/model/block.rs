@@ -1,0 +1,99 @@
+//! One decoder block: `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+//!
+//! Shapes: `t` tokens of all segments, `d` hidden size; `x_td` is the residual stream.
+
+use burn::tensor::Tensor;
+use seedcorn_adapters::Projection;
+use seedcorn_kernels::attention::{AttentionConfig, QkvLayout, attention};
+use seedcorn_kernels::gated_act::{GatedKind, gated_act};
+use seedcorn_kernels::lora_linear::{Part, lora_linear};
+use seedcorn_kernels::qk_norm::qk_norm;
+use seedcorn_kernels::rms_norm::rms_norm;
+use seedcorn_kernels::rope::{RopeTable, rope};
+
+use super::input::{Adapted, Input};
+
+/// A decoder block's frozen parameters.
+#[derive(Debug)]
+pub struct Block {
+    /// `[d]`, before attention.
+    pub attn_norm: Tensor<1>,
+    /// `[d]`, before the feed-forward layer.
+    pub mlp_norm: Tensor<1>,
+    /// Query, key and value projections; they share one input.
+    pub qkv: [Projection; 3],
+    /// Weights of the query and key head norms, `[head_dim]` each.
+    pub qk_norm: Option<[Tensor<1>; 2]>,
+    /// Attention output.
+    pub o: Projection,
+    /// Gate and up projections; they share one input.
+    pub gate_up: [Projection; 2],
+    /// Down projection.
+    pub down: Projection,
+    /// Scale and window of attention.
+    pub attention: AttentionConfig,
+    /// Added to the mean square in every norm.
+    pub eps: f32,
+}
+
+/// What is the same for all blocks.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Heads side by side in one row.
+    pub layout: QkvLayout,
+    /// Rotation of queries and keys.
+    pub rope: RopeTable,
+}
+
+/// The leaves of a block's graph: each adapted module's place in the adapter, with its tracked factors.
+pub(super) type Leaves = Vec<(usize, Part)>;
+
+impl Block {
+    /// Applies the block to `x_td` of whole segments.
+    pub(super) fn forward(
+        &self,
+        x_td: Tensor<2>,
+        input: &Input,
+        shared: &Shared,
+        adapted: Adapted,
+        leaves: &mut Leaves,
+    ) -> Tensor<2> {
+        let qkv = self.queries_keys_values(x_td.clone(), &input.positions, shared, adapted, leaves);
+        let heads = attention(qkv, shared.layout, input.segments.clone(), self.attention);
+        self.after_attention(x_td, heads, adapted, leaves)
+    }
+
+    /// Returns rotated queries and keys, and values: `[t, layout.width()]`.
+    pub(super) fn queries_keys_values(
+        &self,
+        x_td: Tensor<2>,
+        positions: &std::sync::Arc<[u32]>,
+        shared: &Shared,
+        adapted: Adapted,
+        leaves: &mut Leaves,
+    ) -> Tensor<2> {
+        let normed = rms_norm(x_td, self.attn_norm.clone(), self.eps);
+        let [q, k, v] = &self.qkv;
+        let mut qkv = lora_linear(normed, &adapted.parts(&[q, k, v], leaves));
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            qkv = qk_norm(qkv, shared.layout, q_norm.clone(), k_norm.clone(), self.eps);
+        }
+        rope(qkv, shared.layout, positions.clone(), shared.rope.clone())
+    }
+
+    /// Everything after attention: its output projection and the feed-forward layer, with both residuals.
+    pub(super) fn after_attention(
+        &self,
+        x_td: Tensor<2>,
+        heads: Tensor<2>,
+        adapted: Adapted,
+        leaves: &mut Leaves,
+    ) -> Tensor<2> {
+        let x_td = x_td + lora_linear(heads, &adapted.parts(&[&self.o], leaves));
+        let normed = rms_norm(x_td.clone(), self.mlp_norm.clone(), self.eps);
+        let [gate, up] = &self.gate_up;
+        let gate_up = lora_linear(normed, &adapted.parts(&[gate, up], leaves));
+        let inner = gated_act(gate_up, GatedKind::SwiGlu);
+        x_td + lora_linear(inner, &adapted.parts(&[&self.down], leaves))
+    }
+}
