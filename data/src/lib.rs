@@ -13,6 +13,7 @@ pub mod format;
 pub mod mask;
 mod order;
 mod pack;
+pub mod source;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
