@@ -1,9 +1,23 @@
 //! Models: one decoder of parts, driven by an architecture spec.
 
+mod block;
+mod cache;
 pub mod config;
 mod config_error;
 #[cfg(test)]
 mod config_tests;
+mod decoder;
 pub mod family;
 mod fields;
+mod gradients;
+mod input;
+mod load;
 pub mod spec;
+
+pub use cache::KeyValueCache;
+pub use config_error::ConfigError;
+pub use decoder::Decoder;
+pub use gradients::{Gradients, Tree};
+pub use input::{Adapted, Input};
+pub use load::{LoadError, Precision, load};
+pub use spec::ModelSpec;
