@@ -5,7 +5,7 @@ Run: python scripts/reference/adamw.py   (torch 2.x)
 import torch
 
 def values(x):
-    return "[" + ", ".join(repr(v) for v in x.tolist()) + "]"
+    return "[" + ", ".join(str(v) for v in x.numpy()) + "]"
 
 p = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25]))
 grads = [
@@ -25,4 +25,4 @@ for step, (grad, lr) in enumerate(zip(grads, (0.01, 0.02, 0.005)), start=1):
 a, b = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2))
 a.grad, b.grad = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([-4.0, 0.5])
 norm = torch.nn.utils.clip_grad_norm_([a, b], 1.5)
-print("norm", repr(norm.item()), "clipped", values(a.grad), values(b.grad))
+print("norm", norm.numpy(), "clipped", values(a.grad), values(b.grad))
