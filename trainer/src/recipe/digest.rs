@@ -1,0 +1,103 @@
+//! One text and one hash for what a recipe decides.
+
+use super::settings::Recipe;
+use sha2::{Digest, Sha256};
+
+/// Tables and keys that change where results go or what is shown, never a bit of the result.
+const WITHOUT_EFFECT: [&str; 3] = ["output", "log", "checkpoint"];
+
+impl Recipe {
+    /// Writes the recipe with every default, in the order of the fields.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.table()).expect("a table of plain values can be written")
+    }
+
+    /// Writes the parts that decide the bits of the result: everything but `output`, `log` and `checkpoint`.
+    pub fn canonical_toml(&self) -> String {
+        let mut table = self.table();
+        for key in WITHOUT_EFFECT {
+            table.remove(key);
+        }
+        toml::to_string(&table).expect("a table of plain values can be written")
+    }
+
+    /// Returns the sha256 of [`Recipe::canonical_toml`], in lower-case hexadecimal digits.
+    pub fn digest(&self) -> String {
+        sha256_hex(self.canonical_toml().as_bytes())
+    }
+
+    /// Returns the recipe as a TOML table, in the order of the fields.
+    pub fn table(&self) -> toml::Table {
+        toml::Table::try_from(self).expect("a recipe has only strings, numbers, lists and tables")
+    }
+}
+
+/// Hashes bytes to 64 lower-case hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Returns the dotted keys whose values differ between two TOML texts, each with its value in both
+/// (`none` where it is absent).
+pub fn differing_keys(a: &str, b: &str) -> Result<Vec<(String, String, String)>, toml::de::Error> {
+    let mut left = Vec::new();
+    let mut right = Vec::new();
+    flatten("", &toml::Value::Table(toml::from_str(a)?), &mut left);
+    flatten("", &toml::Value::Table(toml::from_str(b)?), &mut right);
+    let find = |list: &[(String, String)], key: &str| {
+        list.iter()
+            .find(|(known, _)| known == key)
+            .map_or_else(|| "none".to_owned(), |(_, value)| value.clone())
+    };
+    let mut differing = Vec::new();
+    for (key, _) in left.iter().chain(&right) {
+        let (was, is) = (find(&left, key), find(&right, key));
+        if was != is && !differing.iter().any(|(known, _, _)| known == key) {
+            differing.push((key.clone(), was, is));
+        }
+    }
+    Ok(differing)
+}
+
+fn flatten(prefix: &str, value: &toml::Value, out: &mut Vec<(String, String)>) {
+    let join = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                flatten(&join(key), value, out);
+            }
+        }
+        toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+            for (index, value) in items.iter().enumerate() {
+                flatten(&join(&index.to_string()), value, out);
+            }
+        }
+        plain => out.push((prefix.to_owned(), plain.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_keys_that_differ() {
+        let a = "x = 1\n[t]\nlr = 0.1\n[[d]]\ns = 'a'\n";
+        let b = "x = 1\n[t]\nlr = 0.2\nw = 3\n[[d]]\ns = 'b'\n";
+        let keys = differing_keys(a, b).expect("both are TOML");
+        let names: Vec<_> = keys.iter().map(|(key, was, is)| format!("{key}: {was} -> {is}")).collect();
+        assert_eq!(names, ["t.lr: 0.1 -> 0.2", "d.0.s: \"a\" -> \"b\"", "t.w: none -> 3"]);
+        assert!(differing_keys(a, a).expect("TOML").is_empty());
+    }
+
+    #[test]
+    fn hashes_like_sha256sum() {
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(sha256_hex(b""), empty);
+    }
+}

@@ -1,0 +1,51 @@
+//! Recipes: what a run is, as data, then as values that have been checked.
+//!
+//! Two stages. [`RecipeFile`] is what was typed and nothing else; unknown keys, wrong types and unknown words
+//! are refused with the key, the file and the line. [`Recipe`] has every default filled in and has passed all
+//! checks that need no other file. A recipe serialises to TOML that is itself a recipe: the lock holds it.
+//!
+//! A path is relative to where it is written: the recipe's folder in a recipe, the working folder in `--set`.
+
+mod choice;
+mod digest;
+mod error;
+mod file;
+mod location;
+mod parse;
+mod resolve;
+mod schema;
+mod set;
+mod settings;
+mod suggest;
+#[cfg(test)]
+mod tests;
+
+pub use choice::{
+    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
+};
+pub use digest::{differing_keys, sha256_hex};
+pub use error::{At, RecipeError};
+pub use file::{
+    AdapterFile, CheckpointFile, DataFile, EvalFile, ExportFile, LogFile, ModelFile, OptimizerFile,
+    RecipeFile, ScheduleFile, SourceFile, Targets, TrainFile,
+};
+pub use location::Location;
+pub use parse::{Typed, parse, read};
+pub use settings::{
+    Adapter, AdapterStart, Checkpoint, Data, DataSource, Eval, Export, Length, Log, LoraShape, Model,
+    Optimizer, Recipe, Schedule, Train,
+};
+pub use suggest::{list, nearest};
+
+use std::path::Path;
+
+/// Reads a recipe, applies `--set key=value` overrides in order, fills in defaults and checks everything that
+/// needs no other file.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
+    Recipe::resolve(read(path, overrides)?)
+}
+
+/// Lists every key a recipe may hold, with dots (`adapter.rank`, `data.train.source`).
+pub fn known_keys() -> Vec<String> {
+    schema::Node::of::<RecipeFile>().dotted()
+}

@@ -1,0 +1,251 @@
+//! The recipe after checks and defaults: what the rest of the program reads, and what the lock holds.
+
+use super::choice::{
+    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
+};
+use super::file::Targets;
+use super::location::Location;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A recipe whose values have been checked and are all present.
+///
+/// Serialises to a TOML recipe that resolves to the same values.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Recipe {
+    /// Version of the recipe's layout.
+    pub version: u64,
+    /// Folder of the run.
+    pub output: PathBuf,
+    /// The frozen base.
+    pub model: Model,
+    /// What is trained.
+    pub adapter: Adapter,
+    /// What it is trained on.
+    pub data: Data,
+    /// Batches and steps.
+    pub train: Train,
+    /// Update rule.
+    pub optimizer: Optimizer,
+    /// Learning rate over the steps.
+    pub schedule: Schedule,
+    /// Held-out loss; absent when the recipe holds nothing out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Eval>,
+    /// Saved states.
+    pub checkpoint: Checkpoint,
+    /// Written results.
+    pub export: Export,
+    /// What is printed.
+    pub log: Log,
+}
+
+/// The frozen base.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Model {
+    /// Where the weights, configuration and tokenizer come from.
+    pub source: Location,
+    /// Storage of the base weights.
+    pub quantize: Quantize,
+    /// Whether the scales of nf4 blocks are quantized too; absent without nf4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub double_quant: Option<bool>,
+    /// Number type of activations and products.
+    pub compute: Compute,
+    /// Pinned hashes: file name to lower-case sha256.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Adapter {
+    /// Kind of adapter.
+    pub kind: AdapterKind,
+    /// Share of the adapter's inputs set to zero in training.
+    pub dropout: f64,
+    /// A fresh adapter or an existing one.
+    #[serde(flatten)]
+    pub start: AdapterStart,
+}
+
+/// Where the adapter's first values come from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum AdapterStart {
+    /// Continues from a PEFT adapter, whose own configuration decides rank, alpha and targets.
+    From {
+        /// Folder of the adapter.
+        from: Location,
+    },
+    /// Starts from PEFT's default initialisation.
+    Fresh(LoraShape),
+}
+
+/// Size and place of a fresh adapter, in PEFT's terms.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LoraShape {
+    /// Rows of A and columns of B.
+    pub rank: u64,
+    /// Numerator of the scale: `alpha / rank`, or `alpha / sqrt(rank)` with rsLoRA.
+    pub alpha: f64,
+    /// Whether the scale divides by the square root of the rank.
+    pub rslora: bool,
+    /// Layers that get an adapter.
+    pub targets: Targets,
+    /// Layers that get none although `targets` names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Another rank for some layers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rank_pattern: BTreeMap<String, u64>,
+    /// Another alpha for some layers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub alpha_pattern: BTreeMap<String, f64>,
+}
+
+/// What the adapter is trained on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Data {
+    /// Longest sample, and size of a pack, in tokens.
+    pub max_length: u64,
+    /// What happens to longer samples.
+    pub on_long: OnLong,
+    /// Whether several samples share one sequence of `max_length` tokens.
+    pub packing: bool,
+    /// Whether each epoch has its own order.
+    pub shuffle: bool,
+    /// Share of the training records that is held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_fraction: Option<f64>,
+    /// Number of training records that is held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_count: Option<u64>,
+    /// Training sources, mixed by weight.
+    pub train: Vec<DataSource>,
+    /// Held-out sources.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub eval: Vec<DataSource>,
+}
+
+/// One file of records.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DataSource {
+    /// Where the file comes from.
+    pub source: Location,
+    /// Layout of its records.
+    pub format: Format,
+    /// Share in the mixture, relative to the other sources; absent for held-out sources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// What is trained; absent for `tokens`, whose labels decide.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_on: Option<TrainOn>,
+    /// Pinned hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// Batches and steps.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Train {
+    /// Sequences (packs with packing) in an optimizer step.
+    pub batch_size: u64,
+    /// Sequences that go through the model at once; divides `batch_size`.
+    pub micro_batch: u64,
+    /// Optimizer steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Passes over the training data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Largest global gradient norm; 0 does not clip.
+    pub max_grad_norm: f64,
+    /// What the forward pass keeps.
+    pub activation: Activation,
+}
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// In optimizer steps.
+    Steps(u64),
+    /// In passes over the training data.
+    Epochs(u64),
+}
+
+impl Train {
+    /// Returns how long the run is.
+    pub fn length(&self) -> Length {
+        self.steps.map_or_else(|| Length::Epochs(self.epochs.unwrap_or(1)), Length::Steps)
+    }
+
+    /// Returns the micro-batches of an optimizer step.
+    pub fn accumulation(&self) -> u64 {
+        self.batch_size / self.micro_batch
+    }
+}
+
+/// Update rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Optimizer {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Largest learning rate.
+    pub lr: f64,
+    /// Decay of the first and second moment.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// Learning rate over the steps.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Schedule {
+    /// Curve after the warm-up.
+    pub kind: ScheduleKind,
+    /// Steps that climb to `lr`.
+    pub warmup_steps: u64,
+    /// Last learning rate as a share of `lr`; absent for `constant`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_ratio: Option<f64>,
+}
+
+/// Held-out loss.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Eval {
+    /// Steps between evaluations; 0 evaluates only before step 1 and at the end.
+    pub every_steps: u64,
+    /// Evaluates only the first held-out samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_samples: Option<u64>,
+}
+
+/// Saved states.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Checkpoint {
+    /// Steps between checkpoints; 0 saves none.
+    pub every_steps: u64,
+    /// Newest checkpoints that are kept; absent when none are saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u64>,
+}
+
+/// Results that are written besides the adapter.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Export {
+    /// Merged model.
+    pub merged: Merged,
+}
+
+/// What is printed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Log {
+    /// Whether one held-out question is answered before and after training.
+    pub sample: bool,
+}

@@ -1,0 +1,592 @@
+//! Messages, defaults and the fixpoint: a resolved recipe written out resolves to itself.
+
+use super::*;
+use proptest::prelude::*;
+
+const MINIMAL: &str = r#"
+version = 1
+output = "out"
+[model]
+source = "hf:org/name@main"
+[[data.train]]
+source = "train.jsonl"
+format = "chat"
+[train]
+batch_size = 8
+steps = 20
+"#;
+
+const FULL: &str = r#"
+version = 1
+output = "out"
+
+[model]
+source = "model.gguf"
+quantize = "nf4"
+double_quant = false
+compute = "bf16"
+sha256 = { "model.gguf" = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855" }
+
+[adapter]
+kind = "lora"
+rank = 8
+alpha = 12
+dropout = 0.05
+rslora = true
+targets = ["q_proj", "v_proj"]
+exclude = ["layers.0"]
+rank_pattern = { "layers.1.q_proj" = 4 }
+alpha_pattern = { "layers.1.q_proj" = 8 }
+
+[data]
+max_length = 512
+on_long = "drop"
+packing = false
+shuffle = false
+train_on = "last"
+[[data.train]]
+source = "a.jsonl"
+format = "instruction"
+weight = 2
+train_on = "all"
+sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+[[data.train]]
+source = "b.jsonl"
+format = "chat"
+[[data.eval]]
+source = "c.jsonl"
+format = "text"
+
+[train]
+batch_size = 8
+micro_batch = 4
+epochs = 2
+seed = 3
+max_grad_norm = 0
+activation = "keep"
+
+[optimizer]
+kind = "adamw"
+lr = 1e-3
+betas = [0.9, 0.95]
+eps = 1e-6
+weight_decay = 0.01
+
+[schedule]
+kind = "linear"
+warmup_steps = 5
+min_ratio = 0.1
+
+[eval]
+every_steps = 10
+max_samples = 7
+
+[checkpoint]
+every_steps = 5
+keep = 3
+
+[export]
+merged = "bf16"
+
+[log]
+sample = false
+"#;
+
+fn resolve_with(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    parse(text, Path::new("r/recipe.toml"), &overrides).and_then(Recipe::resolve)
+}
+
+fn resolve(text: &str) -> Result<Recipe, RecipeError> {
+    resolve_with(text, &[])
+}
+
+/// The message and the hint of a recipe that must be refused.
+fn refused(text: &str, overrides: &[&str]) -> (String, String) {
+    let error = resolve_with(text, overrides).expect_err("must be refused");
+    (error.to_string(), error.hint().unwrap_or_default())
+}
+
+fn with(base: &str, from: &str, to: &str) -> String {
+    assert!(base.contains(from), "`{from}` is not in the recipe");
+    base.replacen(from, to, 1)
+}
+
+#[test]
+fn fills_in_every_default() {
+    let recipe = resolve(MINIMAL).expect("valid");
+    let expected = r#"version = 1
+output = "r/out"
+
+[model]
+source = "hf:org/name@main"
+quantize = "none"
+compute = "f32"
+
+[adapter]
+kind = "lora"
+dropout = 0.0
+rank = 16
+alpha = 32.0
+rslora = false
+targets = "all-linear"
+
+[data]
+max_length = 1024
+on_long = "truncate"
+packing = true
+shuffle = true
+
+[[data.train]]
+source = "train.jsonl"
+format = "chat"
+weight = 1.0
+train_on = "assistant"
+
+[train]
+batch_size = 8
+micro_batch = 1
+steps = 20
+seed = 0
+max_grad_norm = 1.0
+activation = "recompute"
+
+[optimizer]
+kind = "adamw"
+lr = 0.0002
+betas = [0.9, 0.999]
+eps = 0.00000001
+weight_decay = 0.0
+
+[schedule]
+kind = "cosine"
+warmup_steps = 0
+min_ratio = 0.0
+
+[checkpoint]
+every_steps = 100
+keep = 2
+
+[export]
+merged = "none"
+
+[log]
+sample = true
+"#;
+    assert_eq!(recipe.to_toml(), expected);
+    assert_eq!(recipe.data.train[0].source.resolved(), "r/train.jsonl");
+}
+
+#[test]
+fn a_written_recipe_resolves_to_itself() {
+    for text in
+        [MINIMAL, FULL, &with(FULL, "quantize = \"nf4\"\ndouble_quant = false", "quantize = \"int8\"")]
+    {
+        let recipe = resolve(text).expect("valid");
+        let mut again = resolve(&recipe.to_toml()).expect("what we write is a recipe");
+        assert_eq!(again.digest(), recipe.digest());
+        again.output.clone_from(&recipe.output);
+        assert_eq!(again, recipe);
+    }
+}
+
+/// Every field of every table is set in `FULL` (or excludes one that is), so every field is accepted.
+#[test]
+fn every_key_is_accepted_and_carried() {
+    let typed: toml::Table = toml::from_str(FULL).expect("TOML");
+    let variants = [
+        ("train.steps", with(FULL, "epochs = 2", "steps = 20")),
+        ("data.eval_fraction", with(&without_eval(), "packing", "eval_fraction = 0.1\npacking")),
+        ("data.eval_count", with(&without_eval(), "packing", "eval_count = 4\npacking")),
+        ("adapter.from", from_recipe()),
+        ("data.eval.train_on", with(FULL, "format = \"text\"", "format = \"text\"\ntrain_on = \"all\"")),
+        (
+            "data.eval.sha256",
+            with(FULL, "format = \"text\"", &format!("format = \"text\"\nsha256 = \"{}\"", "0".repeat(64))),
+        ),
+    ];
+    for key in known_keys() {
+        // Refused by meaning rather than by name; `refuses_what_would_be_ignored` has it.
+        if key == "data.eval.weight" {
+            continue;
+        }
+        let variant = variants.iter().find(|(name, _)| *name == key).map(|(_, text)| text.as_str());
+        let recipe = resolve(variant.unwrap_or(FULL)).unwrap_or_else(|error| panic!("{key}: {error}"));
+        // Resolved into each source; `train_on_follows_the_format` has it.
+        assert!(
+            key == "data.train_on" || has(&recipe.table(), &key),
+            "`{key}` is lost in the resolved recipe"
+        );
+        assert!(variant.is_some() || has(&typed, &key), "`{key}` is in no test recipe");
+    }
+}
+
+fn without_eval() -> String {
+    with(FULL, "[[data.eval]]\nsource = \"c.jsonl\"\nformat = \"text\"\n", "")
+}
+
+fn from_recipe() -> String {
+    let (head, rest) = FULL.split_once("[adapter]").expect("there");
+    let (_, tail) = rest.split_once("[data]").expect("there");
+    format!("{head}[adapter]\nfrom = \"old\"\n[data]{tail}")
+}
+
+fn has(table: &toml::Table, key: &str) -> bool {
+    let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
+    match (table.get(first), rest) {
+        (Some(toml::Value::Table(inner)), Some(rest)) => has(inner, rest),
+        (Some(toml::Value::Array(items)), Some(rest)) => {
+            items.iter().any(|item| item.as_table().is_some_and(|inner| has(inner, rest)))
+        }
+        (found, None) => found.is_some(),
+        _ => false,
+    }
+}
+
+#[test]
+fn digest_ignores_where_and_what_is_shown_only() {
+    let base = resolve(FULL).expect("valid").digest();
+    let same = ["output=elsewhere", "log.sample=true", "checkpoint.every_steps=1", "checkpoint.keep=9"];
+    for text in same {
+        assert_eq!(resolve_with(FULL, &[text]).expect("valid").digest(), base, "{text}");
+    }
+    let other =
+        ["train.seed=4", "adapter.rank=9", "optimizer.lr=2e-3", "eval.max_samples=6", "data.packing=true"];
+    for text in other {
+        assert_ne!(resolve_with(FULL, &[text]).expect("valid").digest(), base, "{text}");
+    }
+}
+
+#[test]
+fn unknown_keys_name_file_line_and_the_near_key() {
+    let text = "version = 1\n[adapter]\nalpha = 3\nrnak = 8\n";
+    assert_eq!(
+        refused(text, &[]),
+        (
+            "unknown key `adapter.rnak` in `r/recipe.toml` at line 4".to_owned(),
+            "did you mean `adapter.rank`?".to_owned()
+        )
+    );
+    let (message, hint) = refused("version = 1\n[[data.train]]\n[[data.train]]\nformt = 'chat'\n", &[]);
+    assert_eq!(message, "unknown key `data.train.1.formt` in `r/recipe.toml` at line 4");
+    assert_eq!(hint, "did you mean `data.train.1.format`?");
+    let (message, hint) = refused("[trian]\nsteps = 1\n", &[]);
+    assert_eq!(message, "unknown key `trian` in `r/recipe.toml` at line 1");
+    assert_eq!(hint, "did you mean `train`?");
+    let (_, hint) = refused("learning = 1\n[schedule]\n", &[]);
+    assert!(hint.starts_with("keys here: `version`, `output`, `model`"), "{hint}");
+    let (_, hint) = refused("micro_batch = 4\n", &[]);
+    assert_eq!(hint, "did you mean `train.micro_batch`?");
+    let (message, _) = refused("[parallel]\ndata = 2\n", &[]);
+    assert_eq!(message, "unknown key `parallel` in `r/recipe.toml` at line 1");
+}
+
+#[test]
+fn wrong_types_name_both_sides() {
+    let cases = [
+        (
+            "[adapter]\nrank = \"8\"\n",
+            "`adapter.rank` in `r/recipe.toml` at line 2 must be a whole number that is not negative, got the string `8`",
+        ),
+        (
+            "[train]\n\nsteps = -3\n",
+            "`train.steps` in `r/recipe.toml` at line 3 must be a whole number that is not negative, got `-3`",
+        ),
+        (
+            "[train]\nsteps = 2.5\n",
+            "`train.steps` in `r/recipe.toml` at line 2 must be a whole number that is not negative, got `2.5`",
+        ),
+        (
+            "[optimizer]\nlr = true\n",
+            "`optimizer.lr` in `r/recipe.toml` at line 2 must be a number, got `true`",
+        ),
+        (
+            "[optimizer]\nbetas = [0.9, \"x\"]\n",
+            "`optimizer.betas.1` in `r/recipe.toml` at line 2 must be a number, got the string `x`",
+        ),
+        (
+            "[data]\npacking = 1\n",
+            "`data.packing` in `r/recipe.toml` at line 2 must be `true` or `false`, got `1`",
+        ),
+        ("[data]\ntrain = 1\n", "`data.train` in `r/recipe.toml` at line 2 must be a list, got `1`"),
+        ("model = 1\n", "`model` in `r/recipe.toml` at line 1 must be a table, got `1`"),
+        ("output = 1979-05-27\n", "`output` in `r/recipe.toml` at line 1 must be a string, got a date"),
+        (
+            "[adapter]\ntargets = 5\n",
+            "`adapter.targets` in `r/recipe.toml` at line 2 must be `all-linear`, a regular expression or a list of names, got integer `5`",
+        ),
+        (
+            "[adapter]\nrank_pattern = { q = \"x\" }\n",
+            "`adapter.rank_pattern.q` in `r/recipe.toml` at line 2 must be u64, got string \"x\"",
+        ),
+        (
+            "[model]\nquantize = \"nf5\"\n",
+            "`model.quantize` in `r/recipe.toml` at line 2 is `nf5`, which is none of `none`, `nf4`, `int8`",
+        ),
+        (
+            "[train]\nactivation = \"auto\"\n",
+            "`train.activation` in `r/recipe.toml` at line 2 is `auto`, which is none of `recompute`, `keep`",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(text, &[]).0, expected);
+    }
+    assert_eq!(refused("[model]\nquantize = \"nf5\"\n", &[]).1, "did you mean `nf4`?");
+    let (message, _) = refused("version = 1\n[train\n", &[]);
+    assert!(message.starts_with("bad TOML in `r/recipe.toml` at line 2: "), "{message}");
+    assert!(refused("version = 1\nversion = 1\n", &[]).0.contains("at line 2"));
+}
+
+#[test]
+fn overrides_replace_add_and_are_checked() {
+    let here = std::env::current_dir().expect("working folder");
+    let recipe = resolve_with(
+        FULL,
+        &[
+            "model.quantize=int8",
+            "data.train.0.source=x.jsonl",
+            "data.train.1.weight = 3",
+            "data.train.2={source = \"hf:a/b\", format = \"text\"}",
+            "adapter.targets=all-linear",
+            "adapter.rank_pattern.layers.3.q_proj=2",
+            "adapter.exclude=[\"a\", \"b\"]",
+            "output=7",
+        ],
+    );
+    assert_eq!(
+        recipe.expect_err("double_quant is left").to_string(),
+        "`model.double_quant` has no effect without `model.quantize = \"nf4\"`"
+    );
+    let recipe = resolve_with(
+        &with(FULL, "double_quant = false\n", ""),
+        &[
+            "model.quantize=int8",
+            "data.train.0.source=x.jsonl",
+            "data.train.1.weight = 3",
+            "data.train.2={source = \"hf:a/b\", format = \"text\"}",
+            "data.train.3.source=y.csv",
+            "data.train.3.format=completion",
+            "adapter.targets=all-linear",
+            "adapter.rank_pattern.layers.3.q_proj=2",
+            "adapter.exclude=[\"a\", \"b\"]",
+            "output=7",
+        ],
+    )
+    .expect("valid");
+    assert_eq!(recipe.model.quantize, Quantize::Int8);
+    assert_eq!(recipe.data.train[0].source.path(), Some(here.join("x.jsonl").as_path()));
+    assert_eq!(recipe.data.train[1].weight, Some(3.0));
+    assert_eq!(recipe.data.train[2].source.typed(), "hf:a/b");
+    assert_eq!(recipe.data.train[3].format, Format::Completion);
+    assert_eq!(recipe.output, here.join("7"));
+    let AdapterStart::Fresh(shape) = &recipe.adapter.start else { panic!("fresh") };
+    assert!(shape.targets.is_all_linear());
+    assert_eq!(shape.rank_pattern["layers.3.q_proj"], 2);
+    assert_eq!(shape.exclude, ["a", "b"]);
+
+    let cases = [
+        (
+            "adapter.rnak=4",
+            "unknown key `adapter.rnak` in `--set adapter.rnak=4`",
+            "did you mean `adapter.rank`?",
+        ),
+        (
+            "data.train.0.form=x",
+            "unknown key `data.train.0.form` in `--set data.train.0.form=x`",
+            "did you mean `data.train.0.format`?",
+        ),
+        (
+            "train.steps=many",
+            "`train.steps` in `--set train.steps=many` must be a whole number that is not negative, got the string `many`",
+            "",
+        ),
+        (
+            "model.quantize=nf5",
+            "`model.quantize` in `--set model.quantize=nf5` is `nf5`, which is none of `none`, `nf4`, `int8`",
+            "did you mean `nf4`?",
+        ),
+        (
+            "train.steps",
+            "`--set train.steps` is not of the form `key=value`",
+            "write it like `--set train.steps=20`",
+        ),
+        (
+            "data.train.7.format=chat",
+            "`--set data.train.7.format=chat` names item 7 of `data.train`, which has 2",
+            "items are counted from 0; the next free number adds an item",
+        ),
+        ("data.train.format=chat", "unknown key `data.train.format` in `--set data.train.format=chat`", ""),
+        (
+            "adapter.targets=5",
+            "`adapter.targets` in `--set adapter.targets=5` must be `all-linear`, a regular expression or a list of names, got integer `5`",
+            "",
+        ),
+    ];
+    for (text, message, hint) in cases {
+        let refused = refused(FULL, &[text]);
+        assert_eq!(refused.0, message);
+        assert!(hint.is_empty() || refused.1 == hint, "{refused:?}");
+    }
+}
+
+#[test]
+fn an_override_can_supply_what_the_file_lacks() {
+    let text = with(MINIMAL, "steps = 20\n", "");
+    assert_eq!(refused(&text, &[]).0, "`train.steps` is missing");
+    assert_eq!(resolve_with(&text, &["train.steps=3"]).expect("valid").train.length(), Length::Steps(3));
+}
+
+#[test]
+fn refuses_what_would_be_ignored() {
+    let cases = [
+        ("[model]", "[model]\ndouble_quant = true", "model.double_quant"),
+        ("[train]", "[schedule]\nkind = \"constant\"\nmin_ratio = 0.1\n[train]", "schedule.min_ratio"),
+        ("[train]", "[eval]\nevery_steps = 5\n[train]", "eval.every_steps"),
+        ("[train]", "[checkpoint]\nevery_steps = 0\nkeep = 1\n[train]", "checkpoint.keep"),
+        ("[train]", "[adapter]\nfrom = \"x\"\nrank = 4\n[train]", "adapter.rank"),
+        (
+            "[train]",
+            "[[data.eval]]\nsource = \"e\"\nformat = \"chat\"\nweight = 1.0\n[train]",
+            "data.eval.0.weight",
+        ),
+        ("format = \"chat\"", "format = \"tokens\"\ntrain_on = \"all\"", "data.train.0.train_on"),
+        ("format = \"chat\"", "format = \"text\"\ntrain_on = \"last\"", "data.train.0.train_on"),
+        (
+            "[[data.train]]",
+            "[data]\ntrain_on = \"last\"\n[[data.train]]\ntrain_on = \"all\"",
+            "data.train_on",
+        ),
+    ];
+    for (from, to, key) in cases {
+        let (message, hint) = refused(&with(MINIMAL, from, to), &[]);
+        assert!(message.starts_with(&format!("`{key}` has no effect ")), "{message}");
+        assert_eq!(hint, format!("remove `{key}`"));
+    }
+}
+
+#[test]
+fn refuses_values_out_of_range() {
+    let zero_hash = with(MINIMAL, "[[data.train]]", "[[data.train]]\nsha256 = \"12\"");
+    let cases: Vec<(String, &str)> = vec![
+        (with(MINIMAL, "version = 1", "version = 2"), "recipe version 2 is not known, only 1"),
+        (with(MINIMAL, "batch_size = 8", "batch_size = 0"), "`train.batch_size` must be at least 1, got `0`"),
+        (with(MINIMAL, "steps = 20", "steps = 0"), "`train.steps` must be at least 1, got `0`"),
+        (
+            with(MINIMAL, "steps = 20", "steps = 20\nepochs = 1"),
+            "`train.steps`, `train.epochs` exclude each other",
+        ),
+        (
+            with(MINIMAL, "steps = 20", "steps = 20\nmax_grad_norm = nan"),
+            "`train.max_grad_norm` must be at least 0, got `NaN`",
+        ),
+        (with(MINIMAL, "source = \"hf:org/name@main\"", ""), "`model.source` is missing"),
+        (
+            with(MINIMAL, "hf:org/name@main", "ftp:x"),
+            "`model.source` has a source of an unknown kind: `ftp:x`",
+        ),
+        (with(MINIMAL, "format = \"chat\"", ""), "`data.train.0.format` is missing"),
+        (zero_hash, "`data.train.0.sha256` is not a sha256: got `12`"),
+        (
+            with(MINIMAL, "[train]", "[data]\nmax_length = 7\n[train]"),
+            "`data.max_length` must be from 8 to 16777216 tokens, got `7`",
+        ),
+        (
+            with(FULL, "dropout = 0.05", "dropout = 1.0"),
+            "`adapter.dropout` must be at least 0 and less than 1, got `1`",
+        ),
+        (with(FULL, "rank = 8", "rank = 0"), "`adapter.rank` must be at least 1, got `0`"),
+        (with(FULL, "weight = 2", "weight = 0"), "`data.train.0.weight` must be more than 0, got `0`"),
+        (with(FULL, "lr = 1e-3", "lr = 0"), "`optimizer.lr` must be more than 0, got `0`"),
+        (
+            with(FULL, "[0.9, 0.95]", "[0.9, 1.0]"),
+            "`optimizer.betas` must be at least 0 and less than 1, got `1`",
+        ),
+        (with(FULL, "[0.9, 0.95]", "[0.9]"), "`optimizer.betas` must be two numbers, got `[0.9]`"),
+        (
+            with(FULL, "targets = [\"q_proj\", \"v_proj\"]", "targets = \"(q\""),
+            "`adapter.targets` is not a regular expression: `(q`",
+        ),
+        (
+            with(FULL, "shuffle = false", "shuffle = false\neval_count = 3"),
+            "`data.eval_count`, `data.eval` exclude each other",
+        ),
+        (
+            with(FULL, "epochs = 2", "steps = 4"),
+            "`schedule.warmup_steps` (5) is more than the 4 steps of the run",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(refused(&text, &[]).0, expected);
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_divide_names_the_two_nearest() {
+    let text = with(MINIMAL, "batch_size = 8", "batch_size = 10\nmicro_batch = 4");
+    assert_eq!(
+        refused(&text, &[]),
+        (
+            "`train.batch_size` (10) is not a multiple of `train.micro_batch` (4)".to_owned(),
+            "use 8 or 12".to_owned()
+        )
+    );
+    let text = with(MINIMAL, "batch_size = 8", "batch_size = 3\nmicro_batch = 4");
+    assert_eq!(refused(&text, &[]).1, "use 4, or a smaller `train.micro_batch`");
+}
+
+#[test]
+fn train_on_follows_the_format() {
+    let of = |format: &str| {
+        let text = with(MINIMAL, "format = \"chat\"", &format!("format = \"{format}\""));
+        resolve(&text).expect("valid").data.train[0].train_on
+    };
+    assert_eq!(of("instruction"), Some(TrainOn::Assistant));
+    assert_eq!(of("completion"), Some(TrainOn::Assistant));
+    assert_eq!(of("text"), Some(TrainOn::All));
+    assert_eq!(of("tokens"), None);
+    let recipe = resolve(FULL).expect("valid");
+    assert_eq!(recipe.data.train[0].train_on, Some(TrainOn::All));
+    assert_eq!(recipe.data.train[1].train_on, Some(TrainOn::Last));
+    assert_eq!(recipe.data.eval[0].train_on, Some(TrainOn::All));
+}
+
+#[test]
+fn a_missing_or_huge_file_is_an_error() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let path = folder.path().join("recipe.toml");
+    let error = load(&path, &[]).expect_err("missing");
+    assert!(error.to_string().starts_with("could not read the recipe `"));
+    fs_err::write(&path, vec![b'#'; (1 << 20) + 1]).expect("write");
+    assert!(matches!(load(&path, &[]), Err(RecipeError::TooLarge { bytes: 1_048_577, .. })));
+    fs_err::write(&path, MINIMAL).expect("write");
+    assert_eq!(load(&path, &[]).expect("valid").output, folder.path().join("out"));
+}
+
+#[test]
+fn every_key_is_in_the_reference_page() {
+    let page = include_str!("../../../docs/recipe.md");
+    for key in known_keys() {
+        // The held-out tables share the rows of the training tables.
+        let key = key.replace("data.eval.", "data.train.");
+        assert!(page.contains(&format!("`{key}`")), "`{key}` is not in docs/recipe.md");
+    }
+    for line in page.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let key = line.split('`').next().unwrap_or_default();
+        assert!(known_keys().iter().any(|known| known == key), "docs/recipe.md has the unknown key `{key}`");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}", key in "[a-z_.0-9]{0,30}", value in "\\PC{0,20}") {
+        let _ = resolve(&text);
+        let _ = resolve_with(FULL, &[&format!("{key}={value}")]);
+    }
+
+    #[test]
+    fn no_line_of_a_recipe_panics(at in 0usize..FULL.len(), insert in "[\\[\\]{}=\"'.a-z0-9\\n-]{0,6}") {
+        let mut text = FULL.to_owned();
+        text.insert_str(at, &insert);
+        let _ = resolve(&text);
+    }
+}
