@@ -140,6 +140,11 @@ def main():
         def now(cls, tz=None):
             return cls(2024, 7, 26)
     utils.datetime = Day
+    # With trimmed offsets transformers finds no token at a block that begins with a space, and masks all of it.
+    whole_offsets = json.loads((OUT / "tokenizer.json").read_text())
+    whole_offsets["post_processor"]["processors"][0]["trim_offsets"] = False
+    untrimmed = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(whole_offsets)), bos_token="<s>", eos_token="<|im_end|>")
     cases = []
     for name, source in TEMPLATES.items():
         path = OUT / f"{name}.jinja"
@@ -155,7 +160,7 @@ def main():
                 except Exception as fault:  # jinja2.exceptions.TemplateError
                     case["raises"] = str(fault)
                 if name == "generation" and not prompt:
-                    made = tok.apply_chat_template(messages, chat_template=source, tokenize=True, return_dict=True,
+                    made = untrimmed.apply_chat_template(messages, chat_template=source, tokenize=True, return_dict=True,
                                                    return_assistant_tokens_mask=True)
                     case["ids"], case["mask"] = made["input_ids"], made["assistant_masks"]
                 cases.append(case)

@@ -5,7 +5,7 @@ mod load;
 mod render;
 mod statistics;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 

@@ -31,14 +31,17 @@ impl RecordFile {
     /// An unknown ending, bytes that are not UTF-8, JSON or CSV that cannot be read, no record at all.
     /// Lines of a `.jsonl` file are parsed by [`RecordFile::record`], not here.
     pub fn open(path: &Path) -> Result<Self> {
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        let read = match extension.as_str() {
-            "jsonl" | "ndjson" => read_lines,
-            "json" => read_json,
-            "csv" => read_csv,
-            _ => return Err(Error::UnknownExtension { path: path.to_owned() }),
-        };
-        let content = read(path, &fs_err::read(path)?)?;
+        // The ending is looked at first: a misnamed weight file is not read into memory.
+        reader(path)?;
+        Self::from_bytes(path, &fs_err::read(path)?)
+    }
+
+    /// Takes `bytes` as what stands in the file at `path`.
+    ///
+    /// # Errors
+    /// As [`RecordFile::open`].
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let content = reader(path)?(path, bytes)?;
         let file = Self { path: path.to_owned(), content };
         if file.is_empty() { Err(Error::NoRecords { path: path.to_owned() }) } else { Ok(file) }
     }
@@ -127,6 +130,19 @@ pub(crate) fn kind(value: &Value) -> &'static str {
 fn json_reason(fault: &serde_json::Error) -> String {
     let text = fault.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
+}
+
+type Reader = fn(&Path, &[u8]) -> Result<Content>;
+
+/// Chooses the reader by the file's ending.
+fn reader(path: &Path) -> Result<Reader> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match extension.as_str() {
+        "jsonl" | "ndjson" => Ok(read_lines),
+        "json" => Ok(read_json),
+        "csv" => Ok(read_csv),
+        _ => Err(Error::UnknownExtension { path: path.to_owned() }),
+    }
 }
 
 /// Checks UTF-8 and takes a byte-order mark away.

@@ -93,8 +93,8 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     /// What stands before the turn, when that is a prefix of the whole.
-    fn before(&self, prompt: bool) -> Option<String> {
-        let before = self.template.render(&self.messages[..self.turn], prompt).ok()?;
+    fn before(&self) -> Option<String> {
+        let before = self.template.render(&self.messages[..self.turn], true).ok()?;
         self.whole.starts_with(&before).then_some(before)
     }
 
@@ -103,13 +103,13 @@ impl Turn<'_> {
     }
 
     fn by_prefixes(&self) -> Option<Range<usize>> {
-        let before = self.before(true)?;
+        let before = self.before()?;
         let after = self.template.render(&self.messages[..=self.turn], false).ok()?;
         if after.len() < before.len() || !self.whole.starts_with(&after) {
             return None;
         }
         let mut start = before.len();
-        if self.before(false).is_some_and(|plain| plain == before) {
+        if self.silent() {
             // The template has no generation prompt: a header may still stand before the content.
             let header = after[start..].find(self.content())?;
             if !after[start..start + header].trim().is_empty() {
@@ -127,12 +127,12 @@ impl Turn<'_> {
         let around = self.template.render(&messages, false).ok()?;
         let (head, tail) = once(&around, &sentinel)?;
         let content_end = self.whole.strip_suffix(tail)?.len();
-        let start = match self.before(true) {
+        let start = match self.before() {
             Some(before) if before.len() <= content_end => {
-                let silent = self.before(false).is_some_and(|plain| plain == before);
-                before.len().max(if silent { self.header(head) } else { 0 })
+                before.len().max(if self.silent() { self.header(head) } else { 0 })
             }
-            _ => self.whole.starts_with(head).then_some(head.len())?,
+            _ if self.whole.starts_with(head) => self.header(head),
+            _ => return None,
         };
         if content_end < start {
             return None;
@@ -146,9 +146,17 @@ impl Turn<'_> {
         Some(start..trimmed(self.whole, start..end))
     }
 
-    /// Length of what stands before the content, when it stands in the whole too.
+    /// True when the template has no generation prompt.
+    fn silent(&self) -> bool {
+        let before = |prompt| self.template.render(&self.messages[..self.turn], prompt).ok();
+        before(true).is_some_and(|with| before(false).is_some_and(|without| with == without))
+    }
+
+    /// Length of what stands before the content, zero when it does not stand in the whole. Without a
+    /// generation prompt the model writes the space before its answer too.
     fn header(&self, head: &str) -> usize {
-        if self.whole.starts_with(head) { head.trim_end().len() } else { 0 }
+        let written = if self.silent() { head.trim_end_matches(' ') } else { head };
+        if self.whole.starts_with(head) { written.len() } else { 0 }
     }
 }
 

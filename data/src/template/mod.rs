@@ -6,7 +6,7 @@
 mod date;
 mod json;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::io;

@@ -3,6 +3,9 @@
 //! Epochs follow one another without a gap: a step at the end of an epoch takes the rest of its units from
 //! the next. Step `k` is a pure function of the seed and the dataset.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
