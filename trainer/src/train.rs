@@ -1,0 +1,219 @@
+//! The only training loop. One turn of `while` is one optimizer step.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use seedcorn_adapters::{Adapter, DropoutPlan};
+use seedcorn_data::{EvalSource, MicroBatch, Stream};
+
+use crate::bad_batch;
+use crate::checkpoint::CheckpointError;
+use crate::evaluate::{Evaluation, evaluate};
+use crate::model::{Decoder, Gradients, Input, Tree};
+use crate::optimizer::Optimizer;
+use crate::progress::{Observer, Progress, StepRecord};
+use crate::recipe::Activation;
+use crate::schedule::Schedule;
+use crate::snapshot::Checkpoints;
+
+/// Everything the loop works with.
+pub struct Run<'a> {
+    /// The frozen model.
+    pub model: &'a Decoder,
+    /// What is trained.
+    pub adapter: Adapter,
+    /// The update rule and its moments.
+    pub optimizer: Optimizer,
+    /// Training data, standing where the run stands.
+    pub stream: Stream,
+    /// Held-out data; may be empty.
+    pub eval: &'a [EvalSource],
+    /// Learning rate by step.
+    pub schedule: Schedule,
+    /// Where states are saved; none saves none.
+    pub checkpoints: Option<Checkpoints>,
+    /// Who hears of steps and evaluations.
+    pub observer: &'a mut dyn Observer,
+    /// Where the run stands.
+    pub progress: Progress,
+    /// Numbers of the recipe.
+    pub settings: Settings,
+}
+
+/// The numbers of a recipe that the loop reads.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// Seed of dropout.
+    pub seed: u64,
+    /// Probability that an element of an adapter's input is zeroed.
+    pub dropout: f32,
+    /// What the forward pass keeps.
+    pub activation: Activation,
+    /// Samples that go through the model at once in evaluation.
+    pub eval_micro_batch: usize,
+    /// Steps between evaluations; 0 evaluates only before step 1 and at the end.
+    pub eval_every: u64,
+    /// Evaluates only so many samples of each source.
+    pub eval_max_samples: Option<usize>,
+    /// Steps between checkpoints; 0 saves none.
+    pub save_every: u64,
+    /// Folder of the run: a batch that breaks it is kept there.
+    pub output: PathBuf,
+}
+
+/// What a run leaves in memory.
+#[derive(Debug)]
+pub struct Trained {
+    /// The trained adapter.
+    pub adapter: Adapter,
+    /// Evaluation before step 1, unless the run was resumed.
+    pub first_eval: Option<Evaluation>,
+    /// Evaluation after the last step.
+    pub last_eval: Option<Evaluation>,
+    /// Where the run ended.
+    pub progress: Progress,
+}
+
+/// Why a run stopped before its last step.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The data ran into a step that trains nothing, or worse.
+    #[error(transparent)]
+    Data(#[from] seedcorn_data::Error),
+    /// A state could not be saved.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The log could not be written.
+    #[error("could not write the metrics of step {step}")]
+    Log {
+        /// The step.
+        step: u64,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A loss or gradient norm that no update may follow.
+    #[error("{what} is not finite at step {step} ({value}); the update was not applied")]
+    NotFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The step.
+        step: u64,
+        /// The value.
+        value: f64,
+        /// Where the step's samples are kept, if they could be written.
+        saved: Option<PathBuf>,
+    },
+}
+
+impl TrainError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFinite { saved, .. } => {
+                let batch = saved.as_ref().map_or(String::new(), |path| {
+                    format!("the step's samples are in `{}`; ", path.display())
+                });
+                Some(format!("{batch}resume from the last checkpoint with a lower `optimizer.lr`"))
+            }
+            Self::Checkpoint(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Log { .. } => Some("free some space, then continue with `--resume`".into()),
+        }
+    }
+}
+
+/// Trains until the recipe's last step.
+///
+/// # Numerics
+/// The loss of a step is the sum of its token losses divided once by the number of its trained tokens, and so
+/// is the gradient. Both are added over micro-batches in a [`Tree`].
+///
+/// # Errors
+/// [`TrainError`]; whatever was saved before stays as it was.
+pub fn train(run: Run) -> Result<Trained, TrainError> {
+    let Run { model, mut adapter, mut optimizer, mut stream, eval, schedule, checkpoints, observer, .. } = run;
+    let (mut progress, cfg) = (run.progress, run.settings);
+    let evaluation = |adapter: &Adapter| {
+        let found = evaluate(model, Some(adapter), eval, cfg.eval_micro_batch, cfg.eval_max_samples);
+        (!found.sources.is_empty()).then_some(found)
+    };
+    let mut first_eval = None;
+    if progress.step == 0 {
+        first_eval = evaluation(&adapter);
+        report_eval(observer, &mut progress, first_eval.as_ref())?;
+    }
+    let mut last_eval = None;
+
+    while progress.step < cfg.steps {
+        let started = Instant::now();
+        // 1. Batch. One count of trained tokens for the whole step.
+        let micro_batches = stream.next_step()?;
+        let trained_tokens: usize = micro_batches.iter().map(MicroBatch::target_tokens).sum();
+        let step = progress.step + 1;
+
+        // 2. Forward and backward. Losses are sums over tokens, divided once.
+        let mut tree = Tree::new(|left: (f64, Gradients), right| (left.0 + right.0, left.1.add(right.1)));
+        for batch in micro_batches.iter().filter(|batch| batch.target_tokens() > 0) {
+            let dropout = DropoutPlan { probability: cfg.dropout, seed: cfg.seed, micro_batch: batch.index };
+            let input = Input::from(batch);
+            tree.push(model.loss_and_gradients(&input, &adapter, Some(dropout), cfg.activation));
+        }
+        let (loss_sum, gradients) = tree.finish().expect("the stream gives only steps that train something");
+        let loss = loss_sum / trained_tokens as f64;
+        let gradients = mean(&gradients, trained_tokens);
+        let grad_norm = Optimizer::global_norm(&gradients);
+
+        // 3. Update, only if all is finite.
+        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
+            if !value.is_finite() {
+                let saved = bad_batch::save(&cfg.output, step, &micro_batches);
+                return Err(TrainError::NotFinite { what, step, value, saved });
+            }
+        }
+        let lr = schedule.lr(step);
+        optimizer.update(&mut adapter, gradients, grad_norm, lr);
+        progress.advance(trained_tokens as u64, stream.cursor());
+
+        // 4. Once in a while; the last step always counts.
+        let seconds = started.elapsed().as_secs_f64();
+        let tokens = micro_batches.iter().map(MicroBatch::tokens).sum();
+        let record = StepRecord { step, loss, grad_norm, lr, trained_tokens, tokens, seconds };
+        observer.step(&record).map_err(|source| TrainError::Log { step, source })?;
+        let due = |every: u64| step == cfg.steps || (every > 0 && step.is_multiple_of(every));
+        if due(cfg.eval_every) {
+            last_eval = evaluation(&adapter);
+            report_eval(observer, &mut progress, last_eval.as_ref())?;
+        }
+        if let Some(checkpoints) = &checkpoints
+            && due(cfg.save_every)
+        {
+            checkpoints.save(&progress, &adapter, &optimizer)?;
+        }
+    }
+    if last_eval.is_none() {
+        last_eval = evaluation(&adapter);
+    }
+    Ok(Trained { adapter, first_eval, last_eval, progress })
+}
+
+/// Divides summed gradients once by the number of trained tokens.
+fn mean(gradients: &Gradients, trained_tokens: usize) -> Vec<Vec<f32>> {
+    let mut values = gradients.values();
+    let scale = 1.0 / trained_tokens as f32;
+    values.iter_mut().flatten().for_each(|value| *value *= scale);
+    values
+}
+
+fn report_eval(
+    observer: &mut dyn Observer,
+    progress: &mut Progress,
+    evaluation: Option<&Evaluation>,
+) -> Result<(), TrainError> {
+    let Some(evaluation) = evaluation else { return Ok(()) };
+    let best = progress.best_eval_loss.map_or(evaluation.loss(), |best| best.min(evaluation.loss()));
+    progress.best_eval_loss = Some(best);
+    observer.evaluation(progress.step, evaluation).map_err(|source| TrainError::Log { step: progress.step, source })
+}
