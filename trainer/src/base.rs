@@ -1,0 +1,150 @@
+//! A base model as files: its configuration, tokenizer and tensors, before any weight is read.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use seedcorn_adapters::target::LinearModule;
+use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
+use seedcorn_data::{Tokenizer, TokenizerParts};
+use serde_json::Value;
+
+use crate::error::{Exit, Explain};
+use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, load};
+use crate::weights::{self, TensorSource, WeightsError};
+
+/// A base model whose weights have not been read yet.
+pub struct Base {
+    /// The source as it was typed.
+    pub name: String,
+    /// Its files and their hashes.
+    pub resolved: Resolved,
+    /// `config.json`, or what stands for it.
+    pub config: Value,
+    /// What the configuration means.
+    pub spec: ModelSpec,
+    /// The tokenizer with its chat template; a folder without `tokenizer.json` has none, which is enough for
+    /// data that is tokenized already.
+    pub tokenizer: Option<Tokenizer>,
+    /// Named tensors.
+    pub weights: Box<dyn TensorSource>,
+}
+
+/// Why a base model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// The source could not be found or fetched.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The weights' files could not be opened.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The configuration is not one of a supported model.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer could not be read.
+    #[error(transparent)]
+    Tokenizer(#[from] seedcorn_data::Error),
+    /// The weights could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The tokenizer has ids that the embedding has no row for.
+    #[error(
+        "the tokenizer of `{}` has ids up to {highest}, but the embedding has {rows} rows",
+        path.display()
+    )]
+    Vocabulary {
+        /// The model.
+        path: PathBuf,
+        /// The tokenizer's highest id.
+        highest: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+}
+
+impl Explain for BaseError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Source(error) => error.hint(),
+            Self::Weights(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Tokenizer(error) => error.hint(),
+            Self::Load(error) => error.hint(),
+            Self::Vocabulary { .. } => Some("use the tokenizer that belongs to these weights".into()),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Source(_) => Exit::Failed,
+            _ => Exit::Usage,
+        }
+    }
+}
+
+/// Finds or fetches a model and opens everything but its weights.
+///
+/// # Errors
+/// [`BaseError`]
+pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, BaseError> {
+    let source = Source::parse(text, folder)?;
+    let resolved = source::resolve(&source, resolver)?;
+    let (config, tokenizer, weights): (Value, Option<Tokenizer>, Box<dyn TensorSource>) = if resolved.root.is_dir() {
+        let weights = weights::open(&resolved.root)?;
+        let config = weights::read_json(&resolved.root.join("config.json"))?;
+        let has_tokenizer = resolved.root.join("tokenizer.json").exists();
+        let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&resolved.root)).transpose()?;
+        (config, tokenizer, weights)
+    } else {
+        let gguf = weights::Gguf::open(&resolved.root)?;
+        let parts = gguf.tokenizer_parts()?;
+        let parts = TokenizerParts {
+            tokenizer_json: parts.tokenizer_json,
+            bos: parts.bos,
+            eos: parts.eos,
+            pad: parts.pad,
+            unk: parts.unk,
+            chat_template: parts.chat_template,
+            add_bos: parts.add_bos,
+            add_eos: parts.add_eos,
+        };
+        (gguf.config()?, Some(Tokenizer::from_parts(parts)?), Box::new(gguf))
+    };
+    let spec = ModelSpec::from_json(&config)?;
+    let (ids, rows) = (tokenizer.as_ref().map_or(0, Tokenizer::vocab_size), spec.vocab_size);
+    if ids > rows {
+        return Err(BaseError::Vocabulary { path: resolved.root, highest: ids - 1, rows });
+    }
+    Ok(Base { name: text.to_owned(), resolved, config, spec, tokenizer, weights })
+}
+
+impl Base {
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// [`LoadError`]
+    pub fn load(&self, precision: Precision, device: &Device) -> Result<Decoder, LoadError> {
+        load(self.spec.clone(), self.weights.as_ref(), precision, device)
+    }
+
+    /// Lists the linear layers that an adapter can sit on.
+    pub fn linear_modules(&self) -> Vec<LinearModule> {
+        let modules = self.spec.linear_modules().into_iter();
+        modules
+            .map(|module| LinearModule {
+                name: module.name,
+                in_features: module.in_features,
+                out_features: module.out_features,
+            })
+            .collect()
+    }
+
+    /// Lists the ids that end a text: the configuration's and the tokenizer's.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        let mut ids = self.spec.eos_token_ids.clone();
+        ids.extend(self.tokenizer.as_ref().and_then(Tokenizer::eos_id));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+}
