@@ -311,6 +311,16 @@ pub enum Error {
         /// The least value.
         least: usize,
     },
+    /// A setting beyond what one step can hold.
+    #[error("`{name}` is {got}, the most is {most}")]
+    TooLarge {
+        /// The setting.
+        name: &'static str,
+        /// The value found.
+        got: usize,
+        /// The largest value.
+        most: usize,
+    },
     /// `batch_size` is not a multiple of `micro_batch`.
     #[error("`batch_size` ({batch_size}) is not a multiple of `micro_batch` ({micro_batch})")]
     NotDivisible {
@@ -370,6 +380,7 @@ impl Error {
             }
             Self::EmptyEpoch { .. } => "raise the weight of a source, or hold out less".into(),
             Self::SplitTooLarge { .. } => "hold out fewer records".into(),
+            Self::NoTokenizer { .. } => "use format `tokens`, or a model with a `tokenizer.json`".into(),
             Self::NotDivisible { batch_size, micro_batch } => divisible_hint(*batch_size, *micro_batch),
             Self::SampleTooLong { .. } => "load the data with the same `max_length`".into(),
             Self::BadCursor { .. } => "resume with the recipe and data the checkpoint was made with".into(),

@@ -42,7 +42,7 @@ impl Dataset {
                 if held.next_if_eq(&index).is_some() { eval.push(one) } else { train.push(one) }
             }
             if !eval.is_empty() {
-                let (samples, statistics) = loader.keep(&spec.name, eval)?;
+                let (samples, statistics) = loader.keep(&format!("{} (held out)", spec.name), eval)?;
                 dataset.eval.push(EvalSource { name: spec.name.clone(), samples, statistics });
             }
             let (samples, statistics) = loader.keep(&spec.name, train)?;
@@ -86,9 +86,8 @@ fn held_out(
     options: &LoadOptions,
 ) -> Result<std::iter::Peekable<std::vec::IntoIter<usize>>> {
     let count = match options.split {
-        Split::None => 0,
+        Split::None | Split::Fraction(0.0) => 0,
         Split::Count(count) => count,
-        Split::Fraction(0.0) => 0,
         Split::Fraction(fraction) => ((fraction * records as f64).round() as u64).max(1),
     };
     if count > 0 && count >= records as u64 {

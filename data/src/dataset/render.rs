@@ -75,9 +75,9 @@ impl Renderer<'_> {
             .ok_or_else(|| Error::NoEos { place: place.clone(), format: self.format.name() })?;
         let start = if self.train_on == TrainOn::All { 0 } else { prompt.len() };
         let text = prompt + target;
-        let trained: [Range<usize>; 1] = [start..text.len()];
+        let trained: Range<usize> = start..text.len();
         let encoded = tokenizer.encode_offsets(&text)?;
-        let mut labels = mask::labels(&encoded, &trained);
+        let mut labels = mask::labels(&encoded, std::slice::from_ref(&trained));
         let mut input_ids = encoded.ids;
         if input_ids.last() != Some(&eos) {
             input_ids.push(eos);

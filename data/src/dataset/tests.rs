@@ -22,8 +22,8 @@ impl Files {
 
     fn source(&self, name: &str, format: Format, records: &[Value]) -> SourceSpec {
         let path: PathBuf = self.0.path().join(format!("{name}.jsonl"));
-        let lines: String = records.iter().map(|record| format!("{record}\n")).collect();
-        fs_err::write(&path, lines).unwrap();
+        let lines: Vec<String> = records.iter().map(Value::to_string).collect();
+        fs_err::write(&path, lines.join("\n")).unwrap();
         SourceSpec { path, name: name.to_owned(), format, weight: 1.0, train_on: TrainOn::Assistant }
     }
 }

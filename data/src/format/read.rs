@@ -149,12 +149,10 @@ fn reader(path: &Path) -> Result<Reader> {
 fn decode(path: &Path, bytes: &[u8]) -> Result<String> {
     let text = std::str::from_utf8(bytes).map_err(|fault| {
         let good = &bytes[..fault.valid_up_to()];
-        let start = good.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-        Error::NotUtf8 {
-            path: path.to_owned(),
-            line: good.iter().filter(|&&b| b == b'\n').count() as u64 + 1,
-            column: (good.len() - start) as u64 + 1,
-        }
+        let mut lines = good.split(|&byte| byte == b'\n');
+        let line = lines.clone().count() as u64;
+        let column = lines.next_back().map_or(0, <[u8]>::len) as u64 + 1;
+        Error::NotUtf8 { path: path.to_owned(), line, column }
     })?;
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned())
 }

@@ -67,7 +67,7 @@ pub(crate) fn conversation(
     let mut turns: Vec<usize> = (0..messages.len()).filter(|&i| messages[i]["role"] == "assistant").collect();
     match train_on {
         TrainOn::All => {
-            let spans = vec![0..text.len()];
+            let spans = Vec::from([Range { start: 0, end: text.len() }]);
             return Ok(Rendered { text, spans });
         }
         TrainOn::Last => drop(turns.drain(..turns.len().saturating_sub(1))),
@@ -76,7 +76,7 @@ pub(crate) fn conversation(
     let mut spans: Vec<Range<usize>> = Vec::with_capacity(turns.len());
     for turn in turns {
         let after = spans.last().map_or(0, |span| span.end);
-        let found = Turn { template, messages, whole: &text, turn };
+        let found = Turn { template, messages, whole: &text, at: turn };
         let span = found.by_prefixes().or_else(|| found.by_sentinel()).filter(|span| span.start >= after);
         spans.push(span.ok_or_else(|| Error::SpanNotFound { place: place.clone(), turn: turn + 1 })?);
     }
@@ -88,23 +88,24 @@ struct Turn<'a> {
     template: &'a ChatTemplate,
     messages: &'a [Message],
     whole: &'a str,
-    turn: usize,
+    /// Number of the message, from zero.
+    at: usize,
 }
 
 impl Turn<'_> {
     /// What stands before the turn, when that is a prefix of the whole.
     fn before(&self) -> Option<String> {
-        let before = self.template.render(&self.messages[..self.turn], true).ok()?;
+        let before = self.template.render(&self.messages[..self.at], true).ok()?;
         self.whole.starts_with(&before).then_some(before)
     }
 
     fn content(&self) -> &str {
-        self.messages[self.turn]["content"].as_str().unwrap_or_default().trim()
+        self.messages[self.at]["content"].as_str().unwrap_or_default().trim()
     }
 
     fn by_prefixes(&self) -> Option<Range<usize>> {
         let before = self.before()?;
-        let after = self.template.render(&self.messages[..=self.turn], false).ok()?;
+        let after = self.template.render(&self.messages[..=self.at], false).ok()?;
         if after.len() < before.len() || !self.whole.starts_with(&after) {
             return None;
         }
@@ -120,10 +121,10 @@ impl Turn<'_> {
     }
 
     fn by_sentinel(&self) -> Option<Range<usize>> {
-        self.messages[self.turn]["content"].as_str()?;
+        self.messages[self.at]["content"].as_str()?;
         let sentinel = (0..64).map(|n| format!("SENTINEL{n}TURN")).find(|word| !self.whole.contains(word))?;
         let mut messages = self.messages.to_vec();
-        messages[self.turn].insert("content".to_owned(), Value::from(sentinel.as_str()));
+        messages[self.at].insert("content".to_owned(), Value::from(sentinel.as_str()));
         let around = self.template.render(&messages, false).ok()?;
         let (head, tail) = once(&around, &sentinel)?;
         let content_end = self.whole.strip_suffix(tail)?.len();
@@ -137,7 +138,7 @@ impl Turn<'_> {
         if content_end < start {
             return None;
         }
-        let until = self.template.render(&messages[..=self.turn], false).ok();
+        let until = self.template.render(&messages[..=self.at], false).ok();
         let closing = until.as_deref().and_then(|until| once(until, &sentinel)).map(|(_, closing)| closing);
         let end = match closing.map(str::trim_end) {
             Some(closing) if tail.starts_with(closing) => content_end + closing.len(),
@@ -148,7 +149,7 @@ impl Turn<'_> {
 
     /// True when the template has no generation prompt.
     fn silent(&self) -> bool {
-        let before = |prompt| self.template.render(&self.messages[..self.turn], prompt).ok();
+        let before = |prompt| self.template.render(&self.messages[..self.at], prompt).ok();
         before(true).is_some_and(|with| before(false).is_some_and(|without| with == without))
     }
 

@@ -17,6 +17,9 @@ use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::order::{OrderConfig, epoch_units};
 
+/// Units of a step at most: a step is held in memory.
+const MOST_UNITS: usize = 1 << 20;
+
 /// How samples become steps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamConfig {
@@ -55,12 +58,15 @@ impl Stream {
     /// Starts at step zero.
     ///
     /// # Errors
-    /// `batch_size` not a multiple of `micro_batch`, a zero among them, a sample longer than a pack, an
+    /// `batch_size` not a multiple of `micro_batch`, one of them zero or above 2^20, a sample longer than a pack, an
     /// epoch without samples.
     pub fn new(dataset: Arc<Dataset>, config: StreamConfig) -> Result<Self> {
         for (name, got) in [("batch_size", config.batch_size), ("micro_batch", config.micro_batch)] {
             if got == 0 {
                 return Err(Error::TooSmall { name, got, least: 1 });
+            }
+            if got > MOST_UNITS {
+                return Err(Error::TooLarge { name, got, most: MOST_UNITS });
             }
         }
         let (batch_size, micro_batch) = (config.batch_size, config.micro_batch);

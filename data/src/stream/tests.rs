@@ -91,6 +91,8 @@ fn faults_are_told() {
     assert_eq!(fault.to_string(), "`batch_size` (6) is not a multiple of `micro_batch` (4)");
     assert_eq!(fault.hint().unwrap(), "use `batch_size` 4 or 8");
     assert_eq!(told(config(6, 0, false, true)).to_string(), "`micro_batch` is 0, the least is 1");
+    let huge = usize::MAX;
+    assert!(matches!(told(config(huge, 1, false, true)), Error::TooLarge { name: "batch_size", .. }));
     let short = StreamConfig { max_length: 3, ..config(4, 4, true, true) };
     assert_eq!(told(short).to_string(), "a sample has 6 tokens, a pack holds 3");
     let sparse = mixed([0.01, 0.01]);

@@ -47,7 +47,7 @@ impl Date {
                 text.push(letter);
                 continue;
             }
-            text.push_str(&match rest.next() {
+            let part = match rest.next() {
                 Some('Y') => self.year.to_string(),
                 Some('y') => format!("{:02}", self.year % 100),
                 Some('m') => format!("{:02}", self.month),
@@ -67,7 +67,8 @@ impl Date {
                     let reason = format!("`strftime_now` does not know `%{directive}`");
                     return Err(Error::new(ErrorKind::InvalidOperation, reason));
                 }
-            });
+            };
+            text.push_str(&part);
         }
         Ok(text)
     }

@@ -1,5 +1,6 @@
 //! The `tojson` filter of transformers: Python's `json.dumps(x, ensure_ascii=False)`.
 
+use std::fmt::Write;
 use std::io;
 
 use minijinja::value::Kwargs;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 /// Writes a value as JSON, without HTML escapes; knows `indent`, `ensure_ascii`, `sort_keys`, `separators`.
+#[expect(clippy::needless_pass_by_value, reason = "the engine hands keyword arguments over")]
 pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     let indent: Option<usize> = options.get("indent")?;
@@ -49,7 +51,7 @@ fn escape(text: &str) -> String {
             escaped.push(letter);
         } else {
             for unit in letter.encode_utf16(&mut units) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
+                write!(escaped, "\\u{unit:04x}").expect("writing to a string does not fail");
             }
         }
     }

@@ -79,6 +79,6 @@ fn generation_blocks_are_followed() {
         "{% for m in messages %}\n  {%- generation -%}\n {{ m.content }} {%- endgeneration %}\nx{% endfor %}",
     );
     let (text, spans) = template.render_marked(&user("abc")).unwrap();
-    assert_eq!((text.as_str(), spans.as_slice()), ("abcx", [0..3].as_slice()));
+    assert_eq!((text.as_str(), spans.len(), &spans[0]), ("abcx", 1, &(0..3)));
     assert!(compile("{{ messages }}").render_marked(&user("abc")).is_none());
 }
