@@ -72,6 +72,21 @@ pub enum HubKind {
     Dataset,
 }
 
+impl Source {
+    /// Returns the [name](ResolvedFile::name) of the file if this source is one file.
+    ///
+    /// It tells the format (by its extension) and is the key of a pin before anything is fetched.
+    pub fn file_name(&self) -> Option<String> {
+        let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+        match self {
+            Self::Pypi { member, .. } => Some(last(member)),
+            Self::Hub { path, .. } => path.as_deref().map(last),
+            Self::File(path) => path.file_name().and_then(|name| name.to_str()).map(str::to_owned),
+            Self::Folder(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     /// Writes the string that parses to this source (paths are absolute by then).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
