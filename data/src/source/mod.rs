@@ -169,7 +169,8 @@ fn remote(
     if let Some(found) = cache.lookup(&key, resolver.verify)? {
         return Ok(found);
     }
-    if resolver.offline {
+    let hub_offline = resolver.hub.offline && matches!(source, Source::Hub { .. });
+    if resolver.offline || hub_offline {
         return Err(SourceError::Offline { source_text: key, cache_dir: resolver.cache_dir.clone() });
     }
     let fetched = fetch(&cache)?;

@@ -35,6 +35,9 @@ fn a_model_is_fetched_once_then_found_offline() {
     let hub = content.serve();
     let mut resolver = settings(dir.path(), &hub);
     resolver.hub.token = Token::new("hf_secret\n");
+    resolver.hub.offline = true;
+    assert!(matches!(get("hf:org/name", &resolver).unwrap_err(), SourceError::Offline { .. }));
+    resolver.hub.offline = false;
     let first = get("hf:org/name", &resolver).unwrap();
     assert_eq!(first.revision.as_deref(), Some(COMMIT));
     let names: Vec<&str> = first.files.iter().map(|file| file.name.as_str()).collect();
