@@ -72,6 +72,21 @@ pub enum HubKind {
     Dataset,
 }
 
+impl Source {
+    /// Returns the [name](ResolvedFile::name) of the file if this source is one file.
+    ///
+    /// It tells the format (by its extension) and is the key of a pin before anything is fetched.
+    pub fn file_name(&self) -> Option<String> {
+        let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+        match self {
+            Self::Pypi { member, .. } => Some(last(member)),
+            Self::Hub { path, .. } => path.as_deref().map(last),
+            Self::File(path) => path.file_name().and_then(|name| name.to_str()).map(str::to_owned),
+            Self::Folder(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     /// Writes the string that parses to this source (paths are absolute by then).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -154,7 +169,8 @@ fn remote(
     if let Some(found) = cache.lookup(&key, resolver.verify)? {
         return Ok(found);
     }
-    if resolver.offline {
+    let hub_offline = resolver.hub.offline && matches!(source, Source::Hub { .. });
+    if resolver.offline || hub_offline {
         return Err(SourceError::Offline { source_text: key, cache_dir: resolver.cache_dir.clone() });
     }
     let fetched = fetch(&cache)?;

@@ -35,6 +35,8 @@ pub struct HubSettings {
     pub endpoint: String,
     /// Sent as bearer token.
     pub token: Option<Token>,
+    /// Asks the hub for nothing, while other sources may be fetched.
+    pub offline: bool,
     /// Folder of repositories, shared with Hugging Face's own tools.
     pub cache_dir: PathBuf,
 }
@@ -70,7 +72,7 @@ impl Resolver {
     /// Reads `SEEDCORN_CACHE`, `XDG_CACHE_HOME`, `HOME` and the hub's `HF_ENDPOINT`, `HF_HOME`,
     /// `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH` and `HF_HUB_OFFLINE`.
     ///
-    /// Progress is on, verification off, and there are no pins.
+    /// Progress is on, `offline` and verification are off, and there are no pins.
     pub fn from_env() -> Self {
         Self::from_lookup(|name| std::env::var_os(name))
     }
@@ -90,13 +92,14 @@ impl Resolver {
             .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on"));
         Self {
             cache_dir: path("SEEDCORN_CACHE").unwrap_or_else(|| user_cache.join("seedcorn")),
-            offline,
+            offline: false,
             progress: true,
             verify: false,
             pins: BTreeMap::new(),
             python: PathBuf::from("python3"),
             hub: HubSettings {
                 endpoint: endpoint.trim_end_matches('/').to_owned(),
+                offline,
                 token: text("HF_TOKEN").as_deref().and_then(Token::new).or_else(|| stored(&token_path)),
                 cache_dir: path("HF_HUB_CACHE").unwrap_or_else(|| hub_home.join("hub")),
             },

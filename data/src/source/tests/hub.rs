@@ -35,6 +35,9 @@ fn a_model_is_fetched_once_then_found_offline() {
     let hub = content.serve();
     let mut resolver = settings(dir.path(), &hub);
     resolver.hub.token = Token::new("hf_secret\n");
+    resolver.hub.offline = true;
+    assert!(matches!(get("hf:org/name", &resolver).unwrap_err(), SourceError::Offline { .. }));
+    resolver.hub.offline = false;
     let first = get("hf:org/name", &resolver).unwrap();
     assert_eq!(first.revision.as_deref(), Some(COMMIT));
     let names: Vec<&str> = first.files.iter().map(|file| file.name.as_str()).collect();
@@ -102,6 +105,9 @@ fn single_files_of_models_and_data_sets() {
     let hub = Content::new(&[("q4/m.gguf", &noise(5, 5000)), ("data/train.jsonl", b"{}\n")]).serve();
     let resolver = settings(dir.path(), &hub);
     let gguf = get("hf:org/name@main/q4/m.gguf", &resolver).unwrap();
+    let parsed = |text| Source::parse(text, Path::new("/")).unwrap().file_name();
+    assert_eq!(parsed("hf:org/name@main/q4/m.gguf").as_deref(), Some("m.gguf"));
+    assert_eq!(parsed("hf:org/name"), None);
     assert_eq!((gguf.files.len(), gguf.files[0].name.as_str()), (1, "m.gguf"));
     assert_eq!(fs_err::read(&gguf.root).unwrap(), noise(5, 5000));
     let data = get("hf:datasets/org/name@main/data/train.jsonl", &resolver).unwrap();

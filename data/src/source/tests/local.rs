@@ -22,6 +22,7 @@ fn a_file_is_hashed_each_time() {
         let resolved = resolve(&source, &resolver(dir.path())).unwrap();
         assert_eq!(resolved.root, path);
         assert_eq!(resolved.files.len(), 1);
+        assert_eq!(source.file_name().as_ref(), Some(&resolved.files[0].name));
         let file = resolved.file("train.jsonl").unwrap();
         assert_eq!((file.bytes, &file.sha256), (3, &hash_text(content)));
     }

@@ -29,6 +29,7 @@ fn resolver(dir: &Path) -> Resolver {
         hub: HubSettings {
             endpoint: "http://127.0.0.1:1".to_owned(),
             token: None,
+            offline: false,
             cache_dir: dir.join("hub"),
         },
     }

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
+
+use crate::source::parse::is_inner_path;
 use crate::source::{HubKind, Source, SourceError};
 
 fn parse(text: &str) -> Result<Source, SourceError> {
@@ -99,4 +102,24 @@ fn paths_start_at_the_recipe() {
     assert!(error.to_string().contains("data/trian.jsonl`"), "{error}");
     assert_eq!(error.hint().unwrap(), "did you mean `train.jsonl`?");
     assert!(matches!(parse("").unwrap_err(), SourceError::MissingPath { .. }));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn any_text_gives_a_safe_source_or_an_error(text in "(pypi:|hf:|hf:datasets/)?[a-c=@/.:~ \\\\%-]{0,24}") {
+        match parse(&text) {
+            Ok(Source::Pypi { name, version, member }) => {
+                prop_assert!(!name.starts_with('-') && !version.contains(['/', ' ']));
+                prop_assert!(is_inner_path(&member));
+            }
+            Ok(Source::Hub { repo, revision, path, .. }) => {
+                prop_assert!(is_inner_path(&repo) && is_inner_path(&revision));
+                prop_assert!(path.is_none_or(|path| is_inner_path(&path)));
+            }
+            Ok(_) => {}
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
 }

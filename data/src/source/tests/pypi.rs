@@ -23,6 +23,7 @@ fn the_second_run_needs_neither_pip_nor_network() {
     let mut resolver = resolver(dir.path());
     let first = resolve(&source("some_data/a.jsonl"), &resolver).unwrap();
     assert_eq!(first.files[0].name, "a.jsonl");
+    assert_eq!(source("some_data/a.jsonl").file_name().as_deref(), Some("a.jsonl"));
     assert_eq!(first.root, first.files[0].path);
     assert_eq!(first.revision.as_deref(), Some("1.2"));
 
