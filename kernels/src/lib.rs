@@ -1,9 +1,9 @@
 //! Numeric operations of Seedcorn: one folder per op, each with its reference, CPU code and gradient.
-
 pub mod attention;
 mod flex;
 pub mod frozen;
 pub mod gated_act;
+pub mod ggml;
 pub mod int8;
 pub mod isa;
 pub mod linear_cross_entropy;

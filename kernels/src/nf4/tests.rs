@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/bnb");
+const CASES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/bnb/nf4.json"));
 
 struct Fixture {
     header: serde_json::Value,
@@ -18,12 +18,8 @@ struct Fixture {
 
 impl Fixture {
     fn load() -> Self {
-        let blob = std::fs::File::open(format!("{FIXTURES}/nf4.safetensors"))
-            .and_then(|mut file| {
-                let mut blob = Vec::new();
-                std::io::Read::read_to_end(&mut file, &mut blob).map(|_| blob)
-            })
-            .unwrap();
+        let blob =
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/bnb/nf4.safetensors"));
         let size = u64::from_le_bytes(blob[..8].try_into().unwrap()) as usize;
         let header = serde_json::from_slice(&blob[8..8 + size]).unwrap();
         Self { header, data: blob[8 + size..].to_vec() }
@@ -69,8 +65,7 @@ fn random(len: usize, scale: f32, seed: u64) -> Vec<f32> {
 #[test]
 fn every_bitsandbytes_case_is_bit_equal() {
     let fixture = Fixture::load();
-    let file = std::fs::File::open(format!("{FIXTURES}/nf4.json")).unwrap();
-    let meta: serde_json::Value = serde_json::from_reader(file).unwrap();
+    let meta: serde_json::Value = serde_json::from_str(CASES).unwrap();
     let cases: HashMap<String, serde_json::Value> = serde_json::from_value(meta["cases"].clone()).unwrap();
     assert_eq!(cases.len(), 18);
     for (key, case) in cases {
@@ -101,7 +96,7 @@ fn every_bitsandbytes_case_is_bit_equal() {
             assert_eq!(bits(&values), bits(&expected), "{key}: dequantized");
         }
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = format!("{:x}", Sha256::digest(&bytes));
         assert_eq!(digest, case["dequant_sha256"].as_str().unwrap(), "{key}: dequantized");
     }
 }
