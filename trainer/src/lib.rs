@@ -1,3 +1,6 @@
 //! Seedcorn: low-rank fine-tuning that can be rerun and verified, bit for bit.
 
+pub mod checkpoint;
+pub mod error;
 pub mod recipe;
+pub mod schedule;
