@@ -1,4 +1,7 @@
 //! Seedcorn: low-rank fine-tuning that can be rerun and verified, bit for bit.
 
+pub mod checkpoint;
+pub mod error;
 pub mod model;
 pub mod recipe;
+pub mod schedule;

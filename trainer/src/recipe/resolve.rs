@@ -187,9 +187,8 @@ fn data(file: &DataFile, folder: &Path) -> Result<Data> {
         return Err(RecipeError::Exclusive { keys, hint: "hold samples out in one way only" });
     }
     let all = || file.train.iter().chain(&file.eval);
-    let takes_default = |source: &SourceFile| {
-        source.train_on.is_none() && source.format.is_some_and(|format| format.has_turns())
-    };
+    let takes_default =
+        |source: &SourceFile| source.train_on.is_none() && source.format.is_some_and(Format::has_turns);
     if file.train_on.is_some() && !all().any(takes_default) {
         return Err(no_effect("data.train_on", "on these sources, since none has questions and answers"));
     }

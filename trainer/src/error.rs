@@ -1,0 +1,230 @@
+//! How a failure reaches the user: one line, its causes, an empty line, what to do next.
+//!
+//! ```text
+//! error: could not resume from `runs/a1/checkpoints/step-000400`
+//!   Caused by: `optimizer.safetensors` has 41943040 bytes, the manifest says 50331648
+//!
+//! hint: the newest complete checkpoint is `step-000300`
+//! ```
+//!
+//! Exit codes: 0 done, 1 run failed, 2 wrong usage or recipe.
+
+use crate::checkpoint::CheckpointError;
+use crate::recipe::RecipeError;
+use crate::schedule::WarmUpTooLong;
+use anstyle::{AnsiColor, Style};
+use std::error::Error;
+use std::fmt;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
+
+/// How a failed process ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exit {
+    /// The run failed: 1.
+    #[default]
+    Failed,
+    /// Wrong usage, or a recipe that cannot be run: 2.
+    Usage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        match exit {
+            Exit::Failed => ExitCode::from(1),
+            Exit::Usage => ExitCode::from(2),
+        }
+    }
+}
+
+/// An error that knows what to do next.
+pub trait Explain: Error {
+    /// Returns what to do next, without `hint:`.
+    fn hint(&self) -> Option<String>;
+
+    /// Returns how the process ends.
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+}
+
+/// A failure worded for the user, for the places where no error type exists.
+#[derive(Debug)]
+pub struct Explained {
+    message: String,
+    hint: Option<String>,
+    exit: Exit,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Explained {
+    /// Words a failed run.
+    pub fn new(message: impl Into<String>) -> Explained {
+        Explained { message: message.into(), hint: None, exit: Exit::Failed, source: None }
+    }
+
+    /// Words wrong usage.
+    pub fn usage(message: impl Into<String>) -> Explained {
+        Explained { exit: Exit::Usage, ..Explained::new(message) }
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Explained {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Explained {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl Error for Explained {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl Explain for Explained {
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+
+    fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl Explain for RecipeError {
+    fn hint(&self) -> Option<String> {
+        RecipeError::hint(self)
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+impl Explain for CheckpointError {
+    fn hint(&self) -> Option<String> {
+        CheckpointError::hint(self)
+    }
+
+    fn exit(&self) -> Exit {
+        if self.is_usage() { Exit::Usage } else { Exit::Failed }
+    }
+}
+
+impl Explain for WarmUpTooLong {
+    fn hint(&self) -> Option<String> {
+        Some(format!("use at most {}, or train for more steps", self.total_steps))
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+/// Returns the explanation of an error whose type has one. A type that implements [`Explain`] takes effect
+/// once it stands here.
+fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn Explain> {
+    fn cast<'a, T: Explain + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn Explain> {
+        error.downcast_ref::<T>().map(|error| error as &dyn Explain)
+    }
+    cast::<Explained>(error)
+        .or_else(|| cast::<RecipeError>(error))
+        .or_else(|| cast::<CheckpointError>(error))
+        .or_else(|| cast::<WarmUpTooLong>(error))
+}
+
+/// Returns how the process ends: what the outermost error with an opinion says.
+pub fn exit(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(explained).map_or(Exit::Failed, Explain::exit)
+}
+
+/// Writes a failure as it is shown: message, causes, hint.
+pub fn render(error: &anyhow::Error, colour: bool) -> String {
+    let paint = |style: Style, text: &str| {
+        if colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    };
+    let red = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
+    let cyan = Style::new().bold().fg_color(Some(AnsiColor::Cyan.into()));
+    let mut text = format!("{} {error}\n", paint(red, "error:"));
+    // Writing to a string cannot fail.
+    for cause in error.chain().skip(1) {
+        let _ = writeln!(text, "  Caused by: {cause}");
+    }
+    if let Some(hint) = error.chain().find_map(|error| explained(error).and_then(Explain::hint)) {
+        let _ = writeln!(text, "\n{} {hint}", paint(cyan, "hint:"));
+    }
+    text
+}
+
+/// Whether stderr takes colour: a terminal, and no `NO_COLOR`.
+pub fn stderr_takes_colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Prints a failure to stderr and returns the exit code of the process.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let text = render(error, stderr_takes_colour());
+    // Nothing is left to tell when stderr is closed.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    exit(error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+    use std::path::Path;
+
+    #[test]
+    fn shows_message_causes_and_the_first_hint() {
+        let inner = Explained::new("`a.safetensors` ends early").with_hint("fetch it again");
+        let error = Err::<(), _>(inner).context("could not load `model`").expect_err("an error");
+        assert_eq!(
+            render(&error, false),
+            "error: could not load `model`\n  Caused by: `a.safetensors` ends early\n\nhint: fetch it again\n"
+        );
+        assert_eq!(exit(&error), Exit::Failed);
+        let plain = anyhow::anyhow!("no memory left");
+        assert_eq!(render(&plain, false), "error: no memory left\n");
+    }
+
+    #[test]
+    fn recipe_errors_are_usage_with_their_hint() {
+        let error = crate::recipe::parse("[adapter]\nrnak = 1\n", Path::new("r.toml"), &[])
+            .context("could not start")
+            .expect_err("unknown key");
+        assert_eq!(exit(&error), Exit::Usage);
+        assert_eq!(
+            render(&error, false),
+            "error: could not start\n  Caused by: unknown key `adapter.rnak` in `r.toml` at line 2\n\n\
+             hint: did you mean `adapter.rank`?\n"
+        );
+    }
+
+    #[test]
+    fn colour_adds_only_escapes() {
+        let cause = std::io::Error::other("disk is gone");
+        let error = anyhow::Error::new(Explained::usage("bad").with_hint("good").caused_by(cause));
+        let coloured = render(&error, true);
+        assert!(coloured.contains("\u{1b}["));
+        let escape = regex::Regex::new("\u{1b}\\[[0-9;]*m").expect("a pattern");
+        assert_eq!(escape.replace_all(&coloured, ""), render(&error, false));
+        assert_eq!(render(&error, false), "error: bad\n  Caused by: disk is gone\n\nhint: good\n");
+        assert_eq!(exit(&error), Exit::Usage);
+    }
+}
