@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use crate::int8::Int8;
+use crate::int8::{self, Int8};
 use crate::nf4::Nf4;
 
 /// What the matrix unit multiplies.
@@ -77,7 +77,7 @@ impl FrozenWeight {
             Storage::F32(values) => values.len() * 4,
             Storage::Bf16(values) => values.len() * 2,
             Storage::Nf4(nf4) => nf4.bytes(),
-            Storage::Int8(int8) => int8.codes.len() + int8.row_absmax.len() * 4,
+            Storage::Int8(int8) => int8.bytes(),
         }
     }
 
@@ -104,16 +104,14 @@ impl FrozenWeight {
     }
 }
 
-fn read_int8(int8: &Int8, start: usize, out: &mut [f32]) {
-    let cols = int8.shape[1];
+fn read_int8(weight: &Int8, start: usize, out: &mut [f32]) {
+    let cols = weight.shape[1];
     let (mut at, mut rest) = (start, out);
     while !rest.is_empty() {
         let row = at / cols;
         let len = rest.len().min((row + 1) * cols - at);
         let (part, tail) = rest.split_at_mut(len);
-        for (out, &code) in part.iter_mut().zip(&int8.codes[at..]) {
-            *out = f32::from(code) * int8.row_absmax[row] / 127.0;
-        }
+        int8::reference::dequantize_row(&weight.codes[at..at + len], weight.row_absmax[row], part);
         at += len;
         rest = tail;
     }

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use seedcorn_adapters::target::LinearModule;
+use seedcorn_adapters::target::{LinearModule, OUTPUT_HEAD};
 use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
 use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
 use crate::error::{Exit, Explain};
 use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, load};
-use crate::weights::{self, TensorSource, WeightsError};
+use crate::weights::{self, GgufSource, TensorSource, WeightsError};
 
 /// A base model whose weights have not been read yet.
 pub struct Base {
@@ -47,6 +47,15 @@ pub enum BaseError {
     /// The weights could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A file of the model is missing or is not JSON.
+    #[error("could not read `{}`", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The tokenizer has ids that the embedding has no row for.
     #[error(
         "the tokenizer of `{}` has ids up to {highest}, but the embedding has {rows} rows",
@@ -70,6 +79,7 @@ impl Explain for BaseError {
             Self::Config(error) => error.hint(),
             Self::Tokenizer(error) => error.hint(),
             Self::Load(error) => error.hint(),
+            Self::Json { .. } => Some("a model folder holds `config.json` beside its weights".into()),
             Self::Vocabulary { .. } => Some("use the tokenizer that belongs to these weights".into()),
         }
     }
@@ -91,13 +101,13 @@ pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, Base
     let resolved = source::resolve(&source, resolver)?;
     let (config, tokenizer, weights): (Value, Option<Tokenizer>, Box<dyn TensorSource>) = if resolved.root.is_dir() {
         let weights = weights::open(&resolved.root)?;
-        let config = weights::read_json(&resolved.root.join("config.json"))?;
+        let config = read_json(&resolved.root.join("config.json"))?;
         let has_tokenizer = resolved.root.join("tokenizer.json").exists();
         let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&resolved.root)).transpose()?;
         (config, tokenizer, weights)
     } else {
-        let gguf = weights::Gguf::open(&resolved.root)?;
-        let parts = gguf.tokenizer_parts()?;
+        let gguf = GgufSource::open(&resolved.root)?;
+        let parts = gguf.tokenizer()?;
         let parts = TokenizerParts {
             tokenizer_json: parts.tokenizer_json,
             bos: parts.bos,
@@ -127,10 +137,11 @@ impl Base {
         load(self.spec.clone(), self.weights.as_ref(), precision, device)
     }
 
-    /// Lists the linear layers that an adapter can sit on.
+    /// Lists the linear layers that an adapter can sit on: all but the output head.
     pub fn linear_modules(&self) -> Vec<LinearModule> {
         let modules = self.spec.linear_modules().into_iter();
         modules
+            .filter(|module| module.name != OUTPUT_HEAD)
             .map(|module| LinearModule {
                 name: module.name,
                 in_features: module.in_features,
@@ -147,4 +158,10 @@ impl Base {
         ids.dedup();
         ids
     }
+}
+
+fn read_json(path: &Path) -> Result<Value, BaseError> {
+    let fault = |source| BaseError::Json { path: path.to_owned(), source };
+    let text = fs_err::read(path).map_err(fault)?;
+    serde_json::from_slice(&text).map_err(|error| fault(error.into()))
 }

@@ -1,0 +1,183 @@
+//! From a checked recipe to everything a run needs but the weights: files, samples, the adapter's shape.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use seedcorn_adapters::lora::{LoraConfig, LoraWeights};
+use seedcorn_adapters::peft;
+use seedcorn_adapters::target::Targets;
+use seedcorn_data::source::{self, Resolved, Resolver, Source};
+use seedcorn_data::{Dataset, LoadOptions, SourceSpec, Split, Stream, StreamConfig};
+use seedcorn_kernels::frozen::Compute;
+
+use crate::base::{self, Base};
+use crate::model::Precision;
+use crate::recipe::{self, AdapterStart, DataSource, Length, Recipe};
+use crate::schedule::Schedule;
+
+/// A run whose inputs have been found, read and checked; no weight has been read.
+pub struct Prepared {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The base model's files.
+    pub base: Base,
+    /// The files of every data source: training sources, then evaluation sources.
+    pub data_files: Vec<Resolved>,
+    /// Tokenized samples.
+    pub dataset: Arc<Dataset>,
+    /// The adapter's configuration.
+    pub lora: LoraConfig,
+    /// The adapter's first values.
+    pub weights: Vec<LoraWeights>,
+    /// How samples become steps.
+    pub stream: StreamConfig,
+    /// Optimizer steps of the run.
+    pub steps: u64,
+    /// Learning rate by step.
+    pub schedule: Schedule,
+}
+
+/// Finds, fetches and reads everything that a recipe names, up to the weights.
+///
+/// # Errors
+/// The first fault of the model's files, the data or the adapter.
+pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> {
+    let here = Path::new("");
+    let resolver_of_model = resolver.with_pins(recipe.model.sha256.clone());
+    let base = base::open(&recipe.model.source.resolved(), here, &resolver_of_model)?;
+    let mut data_files = Vec::new();
+    let mut specs = |list: &[DataSource]| -> anyhow::Result<Vec<SourceSpec>> {
+        list.iter()
+            .map(|one| {
+                let (resolved, spec) = data_source(one, resolver)?;
+                data_files.push(resolved);
+                Ok(spec)
+            })
+            .collect()
+    };
+    let (train, eval) = (specs(&recipe.data.train)?, specs(&recipe.data.eval)?);
+    let options = LoadOptions {
+        max_length: recipe.data.max_length as usize,
+        on_long: match recipe.data.on_long {
+            recipe::OnLong::Truncate => seedcorn_data::OnLong::Truncate,
+            recipe::OnLong::Drop => seedcorn_data::OnLong::Drop,
+        },
+        seed: recipe.train.seed,
+        split: match (recipe.data.eval_count, recipe.data.eval_fraction) {
+            (Some(count), _) => Split::Count(count),
+            (None, Some(fraction)) => Split::Fraction(fraction),
+            (None, None) => Split::None,
+        },
+        eval,
+        vocab_size: Some(base.spec.vocab_size),
+    };
+    let dataset = Arc::new(Dataset::load(&train, base.tokenizer.as_ref(), &options)?);
+    let (lora, weights) = adapter(&recipe, &base, resolver)?;
+    let stream = StreamConfig {
+        batch_size: recipe.train.batch_size as usize,
+        micro_batch: recipe.train.micro_batch as usize,
+        packing: recipe.data.packing,
+        max_length: recipe.data.max_length as usize,
+        shuffle: recipe.data.shuffle,
+        seed: recipe.train.seed,
+    };
+    let per_epoch = Stream::new(dataset.clone(), stream.clone())?.steps_per_epoch();
+    let steps = match recipe.train.length() {
+        Length::Steps(steps) => steps,
+        Length::Epochs(epochs) => epochs.saturating_mul(per_epoch),
+    };
+    let schedule = Schedule::new(&recipe.schedule, recipe.optimizer.lr, steps)?;
+    Ok(Prepared { recipe, base, data_files, dataset, lora, weights, stream, steps, schedule })
+}
+
+/// Returns how the recipe keeps the frozen weights.
+pub fn precision(model: &recipe::Model) -> Precision {
+    Precision {
+        quantize: model.quantize,
+        double_quant: model.double_quant.unwrap_or(false),
+        compute: match model.compute {
+            recipe::Compute::F32 => Compute::F32,
+            recipe::Compute::Bf16 => Compute::Bf16,
+        },
+    }
+}
+
+/// Finds the one file of a data source.
+fn data_source(one: &DataSource, resolver: &Resolver) -> anyhow::Result<(Resolved, SourceSpec)> {
+    let source = Source::parse(&one.source.resolved(), Path::new(""))?;
+    let pin = source.file_name().zip(one.sha256.clone()).into_iter().collect::<BTreeMap<_, _>>();
+    let resolved = source::resolve(&source, &resolver.with_pins(pin))?;
+    let spec = file_spec(&resolved, one.source.typed(), one.format, one.train_on, one.weight.unwrap_or(1.0))?;
+    Ok((resolved, spec))
+}
+
+/// Describes a resolved file to the data reader.
+pub(crate) fn file_spec(
+    resolved: &Resolved,
+    name: &str,
+    format: recipe::Format,
+    train_on: Option<recipe::TrainOn>,
+    weight: f64,
+) -> anyhow::Result<SourceSpec> {
+    let [file] = resolved.files.as_slice() else {
+        let problem = format!("the data source `{name}` is a folder of {} files", resolved.files.len());
+        return Err(crate::error::Explained::usage(problem)
+            .with_hint("name one `.jsonl`, `.json` or `.csv` file")
+            .into());
+    };
+    let train_on = train_on.or(format.default_train_on()).unwrap_or(recipe::TrainOn::All);
+    Ok(SourceSpec {
+        path: file.path.clone(),
+        file_name: file.name.clone(),
+        name: name.to_owned(),
+        format: match format {
+            recipe::Format::Chat => seedcorn_data::Format::Chat,
+            recipe::Format::Instruction => seedcorn_data::Format::Instruction,
+            recipe::Format::Completion => seedcorn_data::Format::Completion,
+            recipe::Format::Text => seedcorn_data::Format::Text,
+            recipe::Format::Tokens => seedcorn_data::Format::Tokens,
+        },
+        weight,
+        train_on: match train_on {
+            recipe::TrainOn::Assistant => seedcorn_data::TrainOn::Assistant,
+            recipe::TrainOn::All => seedcorn_data::TrainOn::All,
+            recipe::TrainOn::Last => seedcorn_data::TrainOn::Last,
+        },
+    })
+}
+
+/// Plans a fresh adapter, or reads the one that the recipe continues from.
+fn adapter(
+    recipe: &Recipe,
+    base: &Base,
+    resolver: &Resolver,
+) -> anyhow::Result<(LoraConfig, Vec<LoraWeights>)> {
+    let (modules, dropout) = (base.linear_modules(), recipe.adapter.dropout as f32);
+    match &recipe.adapter.start {
+        AdapterStart::From { from } => {
+            let source = Source::parse(&from.resolved(), Path::new(""))?;
+            let folder = source::resolve(&source, resolver)?.root;
+            let read = peft::read(&folder, &modules)?;
+            Ok((LoraConfig { dropout, ..read.config.lora }, read.weights))
+        }
+        AdapterStart::Fresh(shape) => {
+            let lora = LoraConfig {
+                rank: shape.rank as usize,
+                alpha: shape.alpha,
+                dropout,
+                rslora: shape.rslora,
+                targets: match &shape.targets {
+                    recipe::Targets::Text(text) => Targets::from_text(text),
+                    recipe::Targets::List(list) => Targets::List(list.clone()),
+                },
+                exclude: shape.exclude.clone(),
+                rank_pattern: shape.rank_pattern.iter().map(|(key, rank)| (key.clone(), *rank as usize)).collect(),
+                alpha_pattern: shape.alpha_pattern.clone(),
+            };
+            let planned = lora.plan(&modules)?;
+            let weights = planned.iter().map(|module| LoraWeights::init(module, recipe.train.seed)).collect();
+            Ok((lora, weights))
+        }
+    }
+}
