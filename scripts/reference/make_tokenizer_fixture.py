@@ -7,6 +7,7 @@ Needs transformers 5.23.0 (with jinja2) and tokenizers. Run from the repository'
 import json
 import pathlib
 
+import jinja2
 import tokenizers
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -90,6 +91,57 @@ TEMPLATES = {
 {%- endif %}
 """,
     "plain_roles": "{% for m in messages %}{{ '### ' + m['role'] + ':\\n' + m['content'] + eos_token + '\\n' }}{% endfor %}",
+    "constructs": """{%- macro show(value, depth=1) -%}
+    {{- '<' ~ depth ~ ':' ~ value ~ '>' -}}
+{%- endmacro %}
+{%- set ns = namespace(steps=true, last=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.steps and message.role == "user" and message.content is string and not(message.content.startswith('<t>') and message.content.endswith('</t>')) %}
+        {%- set ns.steps = false %}
+        {%- set ns.last = index %}
+    {%- endif %}
+{%- endfor %}
+{%- set users = messages | selectattr("role", "equalto", "user") | list %}
+{%- set others = [] %}
+{%- for message in messages if message["role"] not in ["tool"] and not message.get("tool_calls") %}
+    {%- set others = others + [message] %}
+{%- endfor %}
+{{- users|length ~ '/' ~ others|length ~ '/' ~ ns.last }}
+{%- for message in messages %}
+    {%- if loop.first or (messages[loop.index0 - 1].role != message.role) %}
+        {{- '\n[' + message.role | upper + ']' }}
+    {%- endif %}
+    {%- if message == users[-1] %}{{- '*' }}{% endif %}
+    {%- if message.tool_calls is defined and message.tool_calls %}
+        {%- for call in message.tool_calls %}
+            {%- set call = call.function %}
+            {{- call.name + '(' }}
+            {%- for key, val in call.arguments.items() if key != 'skip' %}
+                {{- key + '=' }}{{ val if val is string else val | tojson }}{{ ', ' if not loop.last }}
+            {%- endfor %}
+            {{- ')' }}
+            {{- (call.arguments | tojson)[1:-1] }}
+        {%- endfor %}
+    {%- else %}
+        {%- set parts = message.content.split(' ') %}
+        {{- show(parts | join('_')) + show(parts[0].replace('H', 'J')[:3], depth=2) }}
+        {{- message.content[-2:] | string + (message.content | replace('l', 'L')).rstrip('\n').capitalize() }}
+        {{- parts | first ~ parts | last ~ parts|map('length')|join(',') }}
+    {%- endif %}
+    {{- loop.previtem.role if loop.previtem is defined else 'none' }}
+    {{- "yes" if message is mapping and message.x is not defined and message.content is iterable else "no" }}
+    {%- if loop.last and add_generation_prompt %}{{ '>' * 3 }}{% endif %}
+{%- endfor %}
+{#- comment -#}
+{%- for key, val in {'a': 1, 'b': [1, 2.5]}|items %}{{ key }}{{ val }}{% endfor %}
+{% set joined %}
+  in a block {{ 7 // 2 }} {{ 7 / 2 }} {{ 2 ** 3 }} {{ -7 % 3 }}
+{% endset %}
+{{ joined | trim }} {{ joined | length }}
+{%- if tools is none and bos_token is defined and unknown is not defined %} {{ bos_token ~ eos_token }}{% endif %}
+{{ 'x' in ['x'] }} {{ 'a b'.split() }} {{ [1, 2] + [3] }} {{ "tail" }}
+""",
     "tojson": "{% for m in messages %}{{ m | tojson }}\n{{ m | tojson(indent=2) }}\n{% if not loop.first %}"
               "{% break %}{% endif %}{% endfor %}{{ tools is none }}|{{ 1 == 1 }}|{{ none }}",
 }
@@ -102,6 +154,11 @@ CONVERSATIONS = {
               {"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Yes.\n\nNo."}],
     "thoughts": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "<think>\none\n</think>\n\nYes"},
                  {"role": "user", "content": "b?"}, {"role": "assistant", "content": "<think>\ntwo\n</think>\n\nNo"}],
+    "tools": [{"role": "user", "content": "Hi you"},
+              {"role": "assistant", "content": None, "tool_calls": [
+                  {"type": "function", "function": {"name": "f", "arguments": {"a": "x", "skip": 1, "b": [1, "é"]}}}]},
+              {"role": "tool", "content": "3 < 4"}, {"role": "assistant", "content": "It is so."}],
+    "reasoned": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes", "reasoning": "r", "x": None}],
     "open": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c?"}],
     "bad_order": [{"role": "user", "content": "a?"}, {"role": "user", "content": "b?"}],
 }
@@ -157,9 +214,11 @@ def main():
                 try:
                     case["text"] = tok.apply_chat_template(messages, chat_template=source, tokenize=False,
                                                            add_generation_prompt=prompt)
-                except Exception as fault:  # jinja2.exceptions.TemplateError
-                    case["raises"] = str(fault)
-                if name == "generation" and not prompt:
+                except jinja2.exceptions.UndefinedError:
+                    case["fails"] = True
+                except (TypeError, jinja2.exceptions.TemplateError) as fault:
+                    case["fails" if isinstance(fault, TypeError) else "raises"] = str(fault)
+                if name == "generation" and not prompt and "text" in case:
                     made = untrimmed.apply_chat_template(messages, chat_template=source, tokenize=True, return_dict=True,
                                                    return_assistant_tokens_mask=True)
                     case["ids"], case["mask"] = made["input_ids"], made["assistant_masks"]

@@ -71,7 +71,7 @@ fn generation_masks_equal_those_of_transformers() {
         assert_eq!(json!(mask), case["mask"], "{case}");
         compared += 1;
     }
-    assert_eq!(compared, 6);
+    assert_eq!(compared, 7);
 }
 
 #[test]

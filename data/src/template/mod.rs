@@ -30,6 +30,9 @@ const FUEL: u64 = 5_000_000;
 /// Bytes one rendering may write.
 const MAX_OUTPUT: usize = 64 << 20;
 
+/// Names of a message's reasoning, the first of them what most templates read.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
 const PLAIN: &str = "chat";
 const MARKED: &str = "chat, generation marked";
 /// Written around `{% generation %}` blocks; private-use characters, so that no real text holds them.
@@ -144,7 +147,7 @@ impl ChatTemplate {
 
     fn render_named(&self, name: &str, messages: &[Message], prompt: bool) -> Result<String, RenderError> {
         let mut context = Map::new();
-        context.insert("messages".to_owned(), messages.iter().cloned().map(Value::Object).collect());
+        context.insert("messages".to_owned(), messages.iter().map(normalized).collect());
         context.insert("add_generation_prompt".to_owned(), Value::Bool(prompt));
         context.insert("tools".to_owned(), Value::Null);
         context.insert("documents".to_owned(), Value::Null);
@@ -163,6 +166,22 @@ impl ChatTemplate {
             .map_err(|fault| render_error(&fault))?;
         String::from_utf8(output.0).map_err(|fault| RenderError::Failed(fault.to_string()))
     }
+}
+
+/// A message as transformers hands it to a template: without null fields, and with its reasoning under the
+/// names that templates read.
+fn normalized(message: &Message) -> Value {
+    let mut fields = Map::new();
+    let reasoning = REASONING.iter().find_map(|name| message.get(*name).filter(|value| !value.is_null()));
+    if let Some(reasoning) = reasoning {
+        fields.insert("thinking".to_owned(), reasoning.clone());
+    }
+    let given = message.iter().filter(|(_, value)| !value.is_null());
+    fields.extend(given.map(|(name, value)| (name.clone(), value.clone())));
+    if let Some(reasoning) = reasoning {
+        fields.insert("reasoning_content".to_owned(), reasoning.clone());
+    }
+    Value::Object(fields)
 }
 
 /// Turns `{% generation %}` into `{% if true %}`, keeping its whitespace control, and writes a mark inside.

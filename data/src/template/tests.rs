@@ -29,6 +29,7 @@ fn renders_as_transformers_does() {
         match (case["text"].as_str(), case["raises"].as_str()) {
             (Some(text), _) => assert_eq!(got.as_deref(), Ok(text), "{case}"),
             (_, Some(words)) => assert_eq!(got, Err(RenderError::Raised(words.to_owned())), "{case}"),
+            _ if !case["fails"].is_null() => assert!(matches!(got, Err(RenderError::Failed(_))), "{case}"),
             _ => panic!("a case is a text or an exception: {case}"),
         }
     }
