@@ -1,3 +1,4 @@
 //! Seedcorn: low-rank fine-tuning that can be rerun and verified, bit for bit.
 
+pub mod export;
 pub mod model;
