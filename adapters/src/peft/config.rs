@@ -86,7 +86,7 @@ impl PeftConfig {
         Ok(Self { lora, base_model, revision: text(map, "revision")?.map(str::to_owned) })
     }
 
-    /// Writes the keys that every PEFT since 0.8 knows, sorted; `target_modules` as given.
+    /// Writes the well-known keys, sorted (older PEFT warns of others); `target_modules` as given.
     pub(super) fn to_json(&self, target_modules: &[String]) -> Value {
         let whole = |x: f64| if x.fract() == 0.0 && x < 1e15 { json!(x as u64) } else { json!(x) };
         let lora = &self.lora;
