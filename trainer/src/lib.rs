@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod error;
+pub mod export;
 pub mod model;
 pub mod recipe;
 pub mod schedule;

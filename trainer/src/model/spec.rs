@@ -4,6 +4,7 @@
 //! Names: `hidden` is the width of the residual stream, `head_dim` the width of one attention head. The
 //! query projection is `[num_heads * head_dim, hidden]`, which need not be square.
 
+use seedcorn_adapters::target::LinearModule;
 use serde::Serialize;
 
 use super::family::{self, LINEARS, LayerParam, Linear, Param};
@@ -199,17 +200,6 @@ pub enum BnbKind {
     Nf4,
     /// Row-wise 8-bit integers.
     Int8,
-}
-
-/// A linear layer of the model: its Hugging Face module path and its shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinearModule {
-    /// Module path, such as `model.layers.0.self_attn.q_proj`.
-    pub name: String,
-    /// Width of the input.
-    pub in_features: usize,
-    /// Width of the output.
-    pub out_features: usize,
 }
 
 impl ModelSpec {
