@@ -1,6 +1,9 @@
 //! Seedcorn: low-rank fine-tuning that can be rerun and verified, bit for bit.
 
 pub mod checkpoint;
+pub mod cli;
 pub mod error;
+pub mod evidence;
+pub mod log;
 pub mod recipe;
 pub mod schedule;
