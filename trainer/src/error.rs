@@ -10,6 +10,7 @@
 //! Exit codes: 0 done, 1 run failed, 2 wrong usage or recipe.
 
 use crate::checkpoint::CheckpointError;
+use crate::evidence::LockError;
 use crate::recipe::RecipeError;
 use crate::schedule::WarmUpTooLong;
 use anstyle::{AnsiColor, Style};
@@ -126,6 +127,17 @@ impl Explain for CheckpointError {
     }
 }
 
+impl Explain for LockError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            LockError::Version { .. } => {
+                Some("read it with the version of Seedcorn that wrote it".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Explain for WarmUpTooLong {
     fn hint(&self) -> Option<String> {
         Some(format!("use at most {}, or train for more steps", self.total_steps))
@@ -145,6 +157,7 @@ fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn Explain> {
     cast::<Explained>(error)
         .or_else(|| cast::<RecipeError>(error))
         .or_else(|| cast::<CheckpointError>(error))
+        .or_else(|| cast::<LockError>(error))
         .or_else(|| cast::<WarmUpTooLong>(error))
 }
 

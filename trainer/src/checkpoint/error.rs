@@ -22,6 +22,9 @@ pub enum CheckpointError {
     #[error("the checkpoint `{}` belongs to another recipe: {}", path.display(), differing.join("; "))]
     OtherRecipe { path: PathBuf, differing: Vec<String> },
 
+    #[error("the checkpoint `{}` belongs to other inputs: lock {found}, now {expected}", path.display())]
+    OtherInputs { path: PathBuf, expected: String, found: String },
+
     // The folder of the run.
     #[error("could not use the output folder `{}`", path.display())]
     Output { path: PathBuf, source: std::io::Error },
@@ -45,6 +48,10 @@ impl CheckpointError {
             CheckpointError::OtherRecipe { .. } => {
                 Some("resume with the recipe the run was started with, or choose another `output`".to_owned())
             }
+            CheckpointError::OtherInputs { .. } => Some(
+                "model, data, program or device changed since; restore them, or choose another `output`"
+                    .to_owned(),
+            ),
             CheckpointError::Occupied { .. } => Some(
                 "continue that run with `--resume`, or choose another folder with `--set output=...`"
                     .to_owned(),
@@ -61,6 +68,7 @@ impl CheckpointError {
         matches!(
             self,
             CheckpointError::OtherRecipe { .. }
+                | CheckpointError::OtherInputs { .. }
                 | CheckpointError::Occupied { .. }
                 | CheckpointError::InUse { .. }
         )

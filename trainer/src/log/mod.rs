@@ -1,0 +1,20 @@
+//! What a run tells: `metrics.jsonl`, progress on stderr, data on stdout. Nothing else prints.
+
+mod memory;
+mod metrics;
+mod progress;
+
+pub use memory::peak_memory_bytes;
+pub use metrics::{EvalRow, Metrics, StepRow};
+pub use progress::{Progress, Verbosity};
+
+use std::io::{self, Write};
+
+/// Writes one line of data to stdout. A reader that has gone away (`| head`) is not an error.
+pub fn data_line(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
