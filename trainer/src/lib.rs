@@ -9,3 +9,4 @@ pub mod log;
 pub mod model;
 pub mod recipe;
 pub mod schedule;
+pub mod weights;

@@ -1,0 +1,125 @@
+//! GGUF files: weights, configuration and tokenizer of a model in one file.
+//!
+//! Tensors are given Hugging Face names, and the rows of Llama's q and k weights, which GGUF keeps in pairs for its
+//! rotary embedding, are put back into Hugging Face order. [`GgufSource::config`] and [`GgufSource::tokenizer`]
+//! rebuild what a Hugging Face folder has beside the weights.
+//!
+//! Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md> and gguf-py 0.19.0 (MIT).
+
+mod config;
+mod error;
+mod metadata;
+mod names;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+mod types;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+use seedcorn_kernels::ggml;
+
+pub use error::GgufError;
+pub use reader::{Header, MAGIC, Tensor};
+pub use tokenizer::GgufTokenizer;
+
+use self::names::{Family, Rows};
+use super::{Dtype, Quantized, TensorInfo, TensorSource, WeightsError};
+
+/// A GGUF file of a supported architecture.
+pub struct GgufSource {
+    path: PathBuf,
+    map: Mmap,
+    header: Header,
+    family: Family,
+    /// Index of a tensor and the order of its rows, by Hugging Face name.
+    names: BTreeMap<String, (usize, Rows)>,
+}
+
+impl GgufSource {
+    /// Opens a file; its header and every tensor's place and name are checked here.
+    ///
+    /// # Errors
+    /// If the file is damaged, or of an architecture or with tensors that are not supported.
+    pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let map = super::map(path)?;
+        let at = |source| WeightsError::Gguf { file: path.to_owned(), source };
+        let header = Header::parse(&map).map_err(at)?;
+        let family = Family::of(&header, &map).map_err(at)?;
+        let names = names::hugging_face(&header, &map, family).map_err(at)?;
+        Ok(Self { path: path.to_owned(), map, header, family, names })
+    }
+
+    /// The model's configuration in the form of `config.json`.
+    ///
+    /// # Errors
+    /// If a value is missing or of the wrong type, or asks for something that is not supported.
+    pub fn config(&self) -> Result<serde_json::Value, WeightsError> {
+        config::build(&self.header, &self.map, self.family).map_err(|source| self.error(source))
+    }
+
+    /// The tokenizer and chat template.
+    ///
+    /// # Errors
+    /// If the tokenizer is of a kind that is not supported, or its parts do not fit.
+    pub fn tokenizer(&self) -> Result<GgufTokenizer, WeightsError> {
+        tokenizer::build(&self.header, &self.map, self.family).map_err(|source| self.error(source))
+    }
+
+    fn error(&self, source: GgufError) -> WeightsError {
+        WeightsError::Gguf { file: self.path.clone(), source }
+    }
+
+    fn find(&self, name: &str) -> Result<(&Tensor, Rows), WeightsError> {
+        let missing = || WeightsError::MissingTensor { tensor: name.to_owned(), count: self.names.len() };
+        let (index, rows) = *self.names.get(name).ok_or_else(missing)?;
+        Ok((&self.header.tensors[index], rows))
+    }
+}
+
+impl TensorSource for GgufSource {
+    fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let (tensor, _) = self.find(name).ok()?;
+        Some(TensorInfo { shape: tensor.shape.clone(), dtype: Dtype::Ggml(tensor.ty), file: self.path.clone() })
+    }
+
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        let (tensor, rows) = self.find(name)?;
+        let bytes = &self.map[tensor.range.clone()];
+        let mut out = vec![0.0; tensor.len()];
+        match rows {
+            _ if out.is_empty() => {}
+            Rows::Same => ggml::dequantize(tensor.ty, bytes, &mut out),
+            Rows::Pairs { rows_per_head } => {
+                // Each row is whole blocks, so that it can be decoded straight into its place.
+                let cols = if tensor.shape.len() > 1 { out.len() / tensor.shape[0] } else { 1 };
+                let row_bytes = cols / tensor.ty.block_len() * tensor.ty.block_bytes();
+                out.par_chunks_mut(cols).enumerate().for_each(|(row, out)| {
+                    let from = stored_row(row, rows_per_head) * row_bytes;
+                    ggml::reference::dequantize(tensor.ty, &bytes[from..from + row_bytes], out);
+                });
+            }
+        }
+        Ok(out)
+    }
+
+    fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError> {
+        self.find(name).map(|_| None)
+    }
+}
+
+/// Row of a stored q or k weight that belongs at `row`: in the file, rotary pairs are neighbours; in Hugging Face
+/// order, the second of each pair is half a head further.
+fn stored_row(row: usize, rows_per_head: usize) -> usize {
+    let (head, row) = (row / rows_per_head, row % rows_per_head);
+    let half = rows_per_head / 2;
+    head * rows_per_head + row % half * 2 + row / half
+}
