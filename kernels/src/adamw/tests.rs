@@ -1,7 +1,7 @@
 //! Against torch's own numbers, against the reference on many elements, and across thread counts.
 
 use super::{AdamW, clip_scale, global_norm, reference};
-use crate::testing::{assert_thread_independent, random};
+use crate::testing::{assert_close, assert_thread_independent, random};
 
 const CFG: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
 
@@ -19,11 +19,8 @@ fn assert_ulps(what: &str, got: &[f32], expected: &[f32]) {
 fn three_steps_equal_torch() {
     let mut params = [1.0f32, -2.0, 0.5, 3.0, -0.25];
     let (mut m, mut v) = ([0.0f32; 5], [0.0f32; 5]);
-    let grads = [
-        [0.1f32, -0.2, 0.3, 0.0, 1e-6],
-        [-0.5, 0.25, 1e-4, 2.0, 1e-6],
-        [10.0, -20.0, 30.0, -40.0, 0.0],
-    ];
+    let grads =
+        [[0.1f32, -0.2, 0.3, 0.0, 1e-6], [-0.5, 0.25, 1e-4, 2.0, 1e-6], [10.0, -20.0, 30.0, -40.0, 0.0]];
     let expected = [
         [0.989f32, -1.988, 0.48950002, 2.997, -0.259651],
         [0.99885267, -1.9872698, 0.47494307, 2.976307, -0.27893367],
@@ -64,10 +61,10 @@ fn every_size_equals_the_reference() {
                 *state = reference::step(CFG, *state, f64::from(*g), step, 1e-2);
             }
         }
-        for (p, [expected, ..]) in params.iter().zip(&expected) {
-            // 20 roundings of a parameter of size 1 and of updates of 1e-2: at most 20 x 6e-8, 4e-7 seen.
-            assert!((f64::from(*p) - expected).abs() <= 1.2e-6, "{p} against {expected}");
-        }
+        // Largest error seen: 7.7e-7, from 20 roundings of a parameter of size 1; times 3.
+        let expected: Vec<f64> = expected.into_iter().map(|[p, ..]| p).collect();
+        let error = assert_close("params", &params, &expected, 2.3e-6);
+        println!("adamw {n}: {error:.1e}");
     }
 }
 
@@ -87,7 +84,9 @@ fn threads_do_not_change_a_bit() {
     let grads = random(3, 100_003, 1.0);
     assert_thread_independent("params", || {
         let (mut params, mut m, mut v) = (random(4, grads.len(), 1.0), grads.clone(), grads.clone());
-        v.iter_mut().for_each(|v| *v *= *v);
+        for v in &mut v {
+            *v *= *v;
+        }
         CFG.step(&mut params, &grads, &mut m, &mut v, 7, 1e-3);
         params
     });

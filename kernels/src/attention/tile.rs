@@ -45,7 +45,9 @@ impl TileAt {
 #[inline(always)]
 fn cap_scores<const FMA: bool>(scores: &mut [f32], cap: Option<f32>) {
     if let Some(cap) = cap {
-        scores.iter_mut().for_each(|s| *s = cap * tanh::<FMA>(*s / cap));
+        for s in scores {
+            *s = cap * tanh::<FMA>(*s / cap);
+        }
     }
 }
 

@@ -10,7 +10,13 @@ use crate::rms_norm::normalise_rows;
 pub(super) const TOKENS_PER_TASK: usize = 16;
 
 /// Normalises query heads with `weights[0]` and key heads with `weights[1]`; copies value heads.
-pub(super) fn qk_norm(tier: Tier, qkv: &[f32], weights: [&[f32]; 2], layout: QkvLayout, eps: f32) -> Vec<f32> {
+pub(super) fn qk_norm(
+    tier: Tier,
+    qkv: &[f32],
+    weights: [&[f32]; 2],
+    layout: QkvLayout,
+    eps: f32,
+) -> Vec<f32> {
     let mut y = qkv.to_vec();
     let width = layout.width();
     let tasks = y.par_chunks_mut(TOKENS_PER_TASK * width).zip(qkv.par_chunks(TOKENS_PER_TASK * width));
