@@ -1,4 +1,5 @@
 //! Numeric operations of Seedcorn: one folder per op, each with its reference, CPU code and gradient.
+pub mod adamw;
 pub mod attention;
 mod flex;
 pub mod frozen;
@@ -10,6 +11,7 @@ pub mod linear_cross_entropy;
 pub mod lora_linear;
 pub mod matmul;
 pub mod nf4;
+pub mod qk_norm;
 pub mod rms_norm;
 pub mod rope;
 pub mod seed_gradient;

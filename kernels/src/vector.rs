@@ -102,12 +102,16 @@ mod tests {
 
     #[inline(always)]
     fn exp_all_body<const FMA: bool, const WIDTH: usize>(x: &mut [f32]) {
-        x.iter_mut().for_each(|x| *x = exp::<FMA>(*x));
+        for x in x {
+            *x = exp::<FMA>(*x);
+        }
     }
     tiered! { fn exp_all(x: &mut [f32]) = exp_all_body; }
     #[inline(always)]
     fn tanh_all_body<const FMA: bool, const WIDTH: usize>(x: &mut [f32]) {
-        x.iter_mut().for_each(|x| *x = tanh::<FMA>(*x));
+        for x in x {
+            *x = tanh::<FMA>(*x);
+        }
     }
     tiered! { fn tanh_all(x: &mut [f32]) = tanh_all_body; }
 

@@ -17,7 +17,8 @@
 use rayon::prelude::*;
 
 use super::pack::{self, BLOCK};
-use super::tile::{Left, TileAt, add_product, gradient_step};
+use super::product::{Left, add_product};
+use super::tile::{TileAt, gradient_step};
 use super::{AttentionConfig, QkvLayout};
 use crate::isa::Tier;
 

@@ -23,13 +23,13 @@ fn segments(count: usize) -> Arc<[u32]> {
     (0..=count).map(|i| (i * TOKENS / count) as u32).collect()
 }
 
-#[divan::bench(args = [1, 4, 32])]
+#[divan::bench(args = [1, 4, 32], sample_count = 20)]
 fn forward(bencher: Bencher<'_, '_>, count: usize) {
     let (qkv, segments) = (input(&Device::flex()), segments(count));
     bencher.bench_local(|| black_box(attention(qkv.clone(), LAYOUT, segments.clone(), CFG)));
 }
 
-#[divan::bench(args = [1, 4, 32])]
+#[divan::bench(args = [1, 4, 32], sample_count = 20)]
 fn forward_and_backward(bencher: Bencher<'_, '_>, count: usize) {
     let (qkv, segments) = (input(&Device::flex().autodiff()).require_grad(), segments(count));
     bencher.bench_local(|| {

@@ -83,11 +83,15 @@ fn one_head_body<const FMA: bool, const WIDTH: usize>(
         })
         .collect();
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    scores.iter_mut().for_each(|s| *s = exp::<FMA>(*s - max));
+    for s in &mut scores {
+        *s = exp::<FMA>(*s - max);
+    }
     let sum: f32 = scores.iter().sum();
     out.fill(0.0);
     for (p, v) in scores.iter().zip(values.chunks(stride)) {
         out.iter_mut().zip(v).for_each(|(out, v)| *out = fma::<FMA>(*p, *v, *out));
     }
-    out.iter_mut().for_each(|out| *out /= sum);
+    for out in out {
+        *out /= sum;
+    }
 }

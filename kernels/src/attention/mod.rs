@@ -18,6 +18,7 @@ mod cpu;
 mod decode;
 mod layout;
 mod pack;
+mod product;
 pub mod reference;
 #[cfg(test)]
 mod tests;

@@ -1,117 +1,12 @@
-//! The inner loops on one tile: small matrix products and the softmax of a block of scores.
+//! The element-wise loops on one tile of scores: mask, cap, softmax and their gradient.
 
 use super::AttentionConfig;
 use super::pack::BLOCK;
-use crate::isa::{fma, tiered};
+use crate::isa::tiered;
 use crate::vector::{exp, tanh};
 
 /// A block of scores, `[BLOCK queries, BLOCK keys]`.
 pub(super) type Scores = [f32; BLOCK * BLOCK];
-
-/// The left operand of a product, `m` x `k`.
-#[derive(Clone, Copy)]
-pub(super) enum Left<'a> {
-    /// `a[i, p]` at `i * stride + p`.
-    Rows(&'a [f32], usize),
-    /// `a[i, p]` at `p * stride + i`.
-    Columns(&'a [f32], usize),
-}
-
-tiered! {
-    /// Adds `a b` to `c`: `[m, n] += [m, k] [k, n]`; `b` and `c` have `n` columns, a multiple of 16.
-    ///
-    /// Each element is one chain of additions in the order of `k`, whatever the tile shape.
-    pub(super) fn add_product(a: Left<'_>, b: &[f32], c: &mut [f32], m: usize, n: usize, k: usize) =
-        add_product_body;
-}
-
-#[inline(always)]
-fn add_product_body<const FMA: bool, const WIDTH: usize>(
-    a: Left<'_>,
-    b: &[f32],
-    c: &mut [f32],
-    m: usize,
-    n: usize,
-    k: usize,
-) {
-    // Registers for accumulators: 16 of 32 with AVX-512, 8 of 16 otherwise.
-    match WIDTH {
-        16 => sweep::<FMA, 8, 32>(a, b, c, m, n, k),
-        8 => sweep::<FMA, 4, 16>(a, b, c, m, n, k),
-        _ => sweep::<FMA, 4, 8>(a, b, c, m, n, k),
-    }
-}
-
-/// Covers `c` with tiles of `MR` x `NR`; what is left over goes row by row and 16 columns at a time.
-#[inline(always)]
-fn sweep<const FMA: bool, const MR: usize, const NR: usize>(
-    a: Left<'_>,
-    b: &[f32],
-    c: &mut [f32],
-    m: usize,
-    n: usize,
-    k: usize,
-) {
-    let full = m / MR * MR;
-    let mut j = 0;
-    while j + NR <= n {
-        (0..full).step_by(MR).for_each(|i| product_tile::<FMA, MR, NR>(a, b, c, (i, j), n, k));
-        (full..m).for_each(|i| product_tile::<FMA, 1, NR>(a, b, c, (i, j), n, k));
-        j += NR;
-    }
-    while j + 16 <= n {
-        (0..full).step_by(MR).for_each(|i| product_tile::<FMA, MR, 16>(a, b, c, (i, j), n, k));
-        (full..m).for_each(|i| product_tile::<FMA, 1, 16>(a, b, c, (i, j), n, k));
-        j += 16;
-    }
-}
-
-#[inline(always)]
-fn product_tile<const FMA: bool, const MR: usize, const NR: usize>(
-    a: Left<'_>,
-    b: &[f32],
-    c: &mut [f32],
-    (i, j): (usize, usize),
-    n: usize,
-    k: usize,
-) {
-    let mut sums = [[0.0f32; NR]; MR];
-    for r in 0..MR {
-        sums[r].copy_from_slice(&c[(i + r) * n + j..][..NR]);
-    }
-    match a {
-        Left::Rows(a, stride) => {
-            let rows: [&[f32]; MR] = std::array::from_fn(|r| &a[(i + r) * stride..][..k]);
-            for p in 0..k {
-                step::<FMA, MR, NR>(&mut sums, &b[p * n + j..], |r| rows[r][p]);
-            }
-        }
-        Left::Columns(a, stride) => {
-            for p in 0..k {
-                let column = &a[p * stride + i..][..MR];
-                step::<FMA, MR, NR>(&mut sums, &b[p * n + j..], |r| column[r]);
-            }
-        }
-    }
-    for r in 0..MR {
-        c[(i + r) * n + j..][..NR].copy_from_slice(&sums[r]);
-    }
-}
-
-#[inline(always)]
-fn step<const FMA: bool, const MR: usize, const NR: usize>(
-    sums: &mut [[f32; NR]; MR],
-    b: &[f32],
-    a: impl Fn(usize) -> f32,
-) {
-    let b: &[f32; NR] = b.first_chunk().expect("`b` has whole rows of `n` columns");
-    for r in 0..MR {
-        let a = a(r);
-        for l in 0..NR {
-            sums[r][l] = fma::<FMA>(a, b[l], sums[r][l]);
-        }
-    }
-}
 
 /// Where a tile lies in its segment, and what decides which of its scores count.
 #[derive(Clone, Copy)]
@@ -150,7 +45,9 @@ impl TileAt {
 #[inline(always)]
 fn cap_scores<const FMA: bool>(scores: &mut [f32], cap: Option<f32>) {
     if let Some(cap) = cap {
-        scores.iter_mut().for_each(|s| *s = cap * tanh::<FMA>(*s / cap));
+        for s in scores {
+            *s = cap * tanh::<FMA>(*s / cap);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn rms_norm(tier: Tier, x: &[f32], weight: &[f32], dy: &[f32], eps: f
     dx
 }
 
-tiered! { fn rows(x: &[f32], weight: &[f32], dy: &[f32], eps: f32, dx: &mut [f32]) = rows_body; }
+tiered! { pub(crate) fn rows(x: &[f32], weight: &[f32], dy: &[f32], eps: f32, dx: &mut [f32]) = rows_body; }
 
 #[inline(always)]
 fn rows_body<const FMA: bool, const WIDTH: usize>(

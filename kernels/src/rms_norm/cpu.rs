@@ -16,7 +16,7 @@ pub(super) fn rms_norm(tier: Tier, x: &[f32], weight: &[f32], eps: f32) -> Vec<f
     y
 }
 
-tiered! { fn rows(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) = rows_body; }
+tiered! { pub(crate) fn rows(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) = rows_body; }
 
 #[inline(always)]
 fn rows_body<const FMA: bool, const WIDTH: usize>(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {

@@ -20,6 +20,9 @@ use burn::tensor::Tensor;
 
 use crate::{flex, isa};
 
+pub(crate) use backward::rows as normalise_rows_backward;
+pub(crate) use cpu::rows as normalise_rows;
+
 /// Backends that have the op; call [`rms_norm`] instead.
 #[backend_extension(Autodiff, Flex)]
 pub trait RmsNormBackend: Backend {
