@@ -80,7 +80,10 @@ impl Adapter {
 
     /// Returns the number of trained values.
     pub fn num_parameters(&self) -> usize {
-        self.modules.iter().map(|module| module.a.shape().num_elements() + module.b.shape().num_elements()).sum()
+        self.modules
+            .iter()
+            .map(|module| module.a.shape().num_elements() + module.b.shape().num_elements())
+            .sum()
     }
 
     /// Reads the weights back from the device.

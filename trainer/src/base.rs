@@ -75,8 +75,8 @@ impl Explain for BaseError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Source(error) => error.hint(),
-            Self::Weights(error) => error.hint(),
-            Self::Config(error) => error.hint(),
+            Self::Weights(error) => error.hint().map(str::to_owned),
+            Self::Config(error) => error.hint().map(str::to_owned),
             Self::Tokenizer(error) => error.hint(),
             Self::Load(error) => error.hint(),
             Self::Json { .. } => Some("a model folder holds `config.json` beside its weights".into()),
@@ -99,27 +99,28 @@ impl Explain for BaseError {
 pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, BaseError> {
     let source = Source::parse(text, folder)?;
     let resolved = source::resolve(&source, resolver)?;
-    let (config, tokenizer, weights): (Value, Option<Tokenizer>, Box<dyn TensorSource>) = if resolved.root.is_dir() {
-        let weights = weights::open(&resolved.root)?;
-        let config = read_json(&resolved.root.join("config.json"))?;
-        let has_tokenizer = resolved.root.join("tokenizer.json").exists();
-        let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&resolved.root)).transpose()?;
-        (config, tokenizer, weights)
-    } else {
-        let gguf = GgufSource::open(&resolved.root)?;
-        let parts = gguf.tokenizer()?;
-        let parts = TokenizerParts {
-            tokenizer_json: parts.tokenizer_json,
-            bos: parts.bos,
-            eos: parts.eos,
-            pad: parts.pad,
-            unk: parts.unk,
-            chat_template: parts.chat_template,
-            add_bos: parts.add_bos,
-            add_eos: parts.add_eos,
+    let (config, tokenizer, weights): (Value, Option<Tokenizer>, Box<dyn TensorSource>) =
+        if resolved.root.is_dir() {
+            let weights = weights::open(&resolved.root)?;
+            let config = read_json(&resolved.root.join("config.json"))?;
+            let has_tokenizer = resolved.root.join("tokenizer.json").exists();
+            let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&resolved.root)).transpose()?;
+            (config, tokenizer, weights)
+        } else {
+            let gguf = GgufSource::open(&resolved.root)?;
+            let parts = gguf.tokenizer()?;
+            let parts = TokenizerParts {
+                tokenizer_json: parts.tokenizer_json,
+                bos: parts.bos,
+                eos: parts.eos,
+                pad: parts.pad,
+                unk: parts.unk,
+                chat_template: parts.chat_template,
+                add_bos: parts.add_bos,
+                add_eos: parts.add_eos,
+            };
+            (gguf.config()?, Some(Tokenizer::from_parts(parts)?), Box::new(gguf))
         };
-        (gguf.config()?, Some(Tokenizer::from_parts(parts)?), Box::new(gguf))
-    };
     let spec = ModelSpec::from_json(&config)?;
     let (ids, rows) = (tokenizer.as_ref().map_or(0, Tokenizer::vocab_size), spec.vocab_size);
     if ids > rows {
@@ -140,14 +141,7 @@ impl Base {
     /// Lists the linear layers that an adapter can sit on: all but the output head.
     pub fn linear_modules(&self) -> Vec<LinearModule> {
         let modules = self.spec.linear_modules().into_iter();
-        modules
-            .filter(|module| module.name != OUTPUT_HEAD)
-            .map(|module| LinearModule {
-                name: module.name,
-                in_features: module.in_features,
-                out_features: module.out_features,
-            })
-            .collect()
+        modules.filter(|module| module.name != OUTPUT_HEAD).collect()
     }
 
     /// Lists the ids that end a text: the configuration's and the tokenizer's.

@@ -169,10 +169,14 @@ fn adapter(
                 rslora: shape.rslora,
                 targets: match &shape.targets {
                     recipe::Targets::Text(text) => Targets::from_text(text),
-                    recipe::Targets::List(list) => Targets::List(list.clone()),
+                    recipe::Targets::Names(list) => Targets::List(list.clone()),
                 },
                 exclude: shape.exclude.clone(),
-                rank_pattern: shape.rank_pattern.iter().map(|(key, rank)| (key.clone(), *rank as usize)).collect(),
+                rank_pattern: shape
+                    .rank_pattern
+                    .iter()
+                    .map(|(key, rank)| (key.clone(), *rank as usize))
+                    .collect(),
                 alpha_pattern: shape.alpha_pattern.clone(),
             };
             let planned = lora.plan(&modules)?;

@@ -46,14 +46,14 @@ impl Optimizer {
     /// Clips the gradients to the largest norm and applies one update at learning rate `lr`.
     pub fn update(&mut self, adapter: &mut Adapter, mut grads: Vec<Vec<f32>>, grad_norm: f64, lr: f64) {
         if self.max_grad_norm > 0.0 {
-            let scale = adamw::clip_scale(grad_norm, self.max_grad_norm);
+            let scale = adamw::clip_scale(grad_norm, self.max_grad_norm) as f32;
             grads.iter_mut().flatten().for_each(|grad| *grad *= scale);
         }
         self.step += 1;
         let mut values = adapter.values();
         for (i, (values, grads)) in values.iter_mut().zip(&grads).enumerate() {
             let (first, second) = (&mut self.first[i], &mut self.second[i]);
-            adamw::step(&self.config, values, grads, first, second, self.step, lr);
+            self.config.step(values, grads, first, second, self.step, lr);
         }
         adapter.set_values(values);
     }

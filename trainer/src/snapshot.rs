@@ -26,7 +26,12 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Saves everything that the loop reads.
-    pub fn save(&self, progress: &Progress, adapter: &Adapter, optimizer: &Optimizer) -> Result<(), CheckpointError> {
+    pub fn save(
+        &self,
+        progress: &Progress,
+        adapter: &Adapter,
+        optimizer: &Optimizer,
+    ) -> Result<(), CheckpointError> {
         let state = State {
             step: progress.step,
             trained_tokens: progress.trained_tokens,
@@ -50,7 +55,8 @@ pub fn restore(
     adapter: &mut Adapter,
     optimizer: &mut Optimizer,
 ) -> Result<Progress, CheckpointError> {
-    let fault = |message: String| CheckpointError::State { path: resumed.saved.folder.join(TENSORS), message };
+    let fault =
+        |message: String| CheckpointError::State { path: resumed.saved.folder.join(TENSORS), message };
     let file = resumed.saved.read(TENSORS)?;
     let tensors = SafeTensors::deserialize(&file).map_err(|error| fault(error.to_string()))?;
     let mut found = [Vec::new(), Vec::new(), Vec::new()];
@@ -66,7 +72,8 @@ pub fn restore(
             found.push(view.data().chunks_exact(4).map(read).collect());
         }
     }
-    let cursor = serde_json::from_value(resumed.state.cursor.clone()).map_err(|error| fault(error.to_string()))?;
+    let cursor =
+        serde_json::from_value(resumed.state.cursor.clone()).map_err(|error| fault(error.to_string()))?;
     let [values, first, second] = found;
     adapter.set_values(values);
     optimizer.restore(resumed.state.step, [first, second]);

@@ -134,7 +134,8 @@ impl TrainError {
 /// # Errors
 /// [`TrainError`]; whatever was saved before stays as it was.
 pub fn train(run: Run) -> Result<Trained, TrainError> {
-    let Run { model, mut adapter, mut optimizer, mut stream, eval, schedule, checkpoints, observer, .. } = run;
+    let Run { model, mut adapter, mut optimizer, mut stream, eval, schedule, checkpoints, observer, .. } =
+        run;
     let (mut progress, cfg) = (run.progress, run.settings);
     let evaluation = |adapter: &Adapter| {
         let found = evaluate(model, Some(adapter), eval, cfg.eval_micro_batch, cfg.eval_max_samples);
@@ -215,5 +216,7 @@ fn report_eval(
     let Some(evaluation) = evaluation else { return Ok(()) };
     let best = progress.best_eval_loss.map_or(evaluation.loss(), |best| best.min(evaluation.loss()));
     progress.best_eval_loss = Some(best);
-    observer.evaluation(progress.step, evaluation).map_err(|source| TrainError::Log { step: progress.step, source })
+    observer
+        .evaluation(progress.step, evaluation)
+        .map_err(|source| TrainError::Log { step: progress.step, source })
 }

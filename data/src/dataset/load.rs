@@ -115,7 +115,7 @@ impl Loader<'_> {
         if self.tokenizer.is_none() && spec.format != Format::Tokens {
             return Err(Error::NoTokenizer { format: spec.format.name() });
         }
-        let file = RecordFile::open(&spec.path)?;
+        let file = RecordFile::open_as(&spec.path, &spec.file_name)?;
         let renderer = Renderer {
             tokenizer: self.tokenizer,
             format: spec.format,

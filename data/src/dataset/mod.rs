@@ -23,8 +23,10 @@ use crate::order::Share;
 /// A file of records and how to read it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceSpec {
-    /// The file: `.jsonl`, `.json` or `.csv`.
+    /// The file.
     pub path: PathBuf,
+    /// What the file is called where it comes from, which may be a cache: `.jsonl`, `.json` or `.csv`.
+    pub file_name: String,
     /// Name in messages and statistics.
     pub name: String,
     /// What the fields mean.

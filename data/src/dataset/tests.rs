@@ -24,7 +24,14 @@ impl Files {
         let path: PathBuf = self.0.path().join(format!("{name}.jsonl"));
         let lines: Vec<String> = records.iter().map(Value::to_string).collect();
         fs_err::write(&path, lines.join("\n")).unwrap();
-        SourceSpec { path, name: name.to_owned(), format, weight: 1.0, train_on: TrainOn::Assistant }
+        SourceSpec {
+            path,
+            file_name: name.to_owned(),
+            name: name.to_owned(),
+            format,
+            weight: 1.0,
+            train_on: TrainOn::Assistant,
+        }
     }
 }
 

@@ -31,9 +31,19 @@ impl RecordFile {
     /// An unknown ending, bytes that are not UTF-8, JSON or CSV that cannot be read, no record at all.
     /// Lines of a `.jsonl` file are parsed by [`RecordFile::record`], not here.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, &path.to_string_lossy())
+    }
+
+    /// Reads a file that is called `name` where it comes from; that name's ending says how. A file whose own
+    /// path has no such ending (one of a cache of blobs) is called by it in messages too.
+    ///
+    /// # Errors
+    /// As [`RecordFile::open`].
+    pub fn open_as(path: &Path, name: &str) -> Result<Self> {
+        let called = if reader(path).is_ok() { path } else { Path::new(name) };
         // The ending is looked at first: a misnamed weight file is not read into memory.
-        reader(path)?;
-        Self::from_bytes(path, &fs_err::read(path)?)
+        reader(called)?;
+        Self::from_bytes(called, &fs_err::read(path)?)
     }
 
     /// Takes `bytes` as what stands in the file at `path`.

@@ -40,7 +40,12 @@ impl Decoder {
     ///
     /// # Panics
     /// When there are no tokens.
-    pub fn advance(&self, cache: &mut KeyValueCache, input_ids: &[u32], adapter: Option<&Adapter>) -> Vec<f32> {
+    pub fn advance(
+        &self,
+        cache: &mut KeyValueCache,
+        input_ids: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Vec<f32> {
         assert!(!input_ids.is_empty(), "no token to append");
         let adapted = Adapted::evaluated(adapter);
         let start = cache.tokens as u32;

@@ -57,7 +57,8 @@ impl<'a> Adapted<'a> {
             .map(|projection| {
                 let mut part =
                     Part { weight: projection.weight.clone(), bias: projection.bias.clone(), factors: None };
-                let place = self.adapter.and_then(|adapter| Some((adapter, adapter.place(&projection.name)?)));
+                let place =
+                    self.adapter.and_then(|adapter| Some((adapter, adapter.place(&projection.name)?)));
                 if let Some((adapter, place)) = place {
                     let dropout = self.dropout.and_then(|plan| plan.of_module(place));
                     let module = &adapter.modules()[place];

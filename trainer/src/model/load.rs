@@ -85,12 +85,16 @@ impl LoadError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Missing { .. } => Some("the checkpoint and its `config.json` may be of different models".into()),
-            Self::Shape { .. } => Some("check that `config.json` belongs to these weights".into()),
-            Self::NotFinite { .. } => Some("fetch the checkpoint again, or use one without broken weights".into()),
-            Self::Requantize { stored, .. } => {
-                Some(format!("set `model.quantize = \"{stored}\"`, or use the checkpoint before quantization"))
+            Self::Missing { .. } => {
+                Some("the checkpoint and its `config.json` may be of different models".into())
             }
+            Self::Shape { .. } => Some("check that `config.json` belongs to these weights".into()),
+            Self::NotFinite { .. } => {
+                Some("fetch the checkpoint again, or use one without broken weights".into())
+            }
+            Self::Requantize { stored, .. } => Some(format!(
+                "set `model.quantize = \"{stored}\"`, or use the checkpoint before quantization"
+            )),
             Self::Weights(_) => None,
         }
     }
