@@ -357,18 +357,18 @@ impl Error {
         Some(match self {
             Self::UnknownExtension { .. } => "use a file that ends in `.jsonl`, `.json` or `.csv`".into(),
             Self::NotUtf8 { .. } => "convert the file to UTF-8".into(),
-            Self::NoRecordList { .. } => "keep one array of objects, or write one object a line (`.jsonl`)".into(),
+            Self::NoRecordList { .. } => {
+                "keep one array of objects, or write one object a line (`.jsonl`)".into()
+            }
             Self::MissingField { .. } => {
-                "set `format` to one of `chat`, `instruction`, `completion`, `text`, `tokens`, or rename the fields"
-                    .into()
+                "set `format` to what the fields here are of, or rename the fields".into()
             }
             Self::NoTemplate { .. } => {
-                "use a model with a chat template, or one of the formats `instruction`, `completion`, `text`".into()
+                "use a model with a chat template, or one of the formats `instruction`, `completion`, `text`"
+                    .into()
             }
             Self::TemplateRaised { .. } => "change the record, or leave it out".into(),
-            Self::SpanNotFound { .. } => {
-                "use `train_on = \"all\"`, or a template whose turns keep their text".into()
-            }
+            Self::SpanNotFound { .. } => "use `train_on = \"all\"`, or another template".into(),
             Self::NoEos { .. } => "name an `eos_token` in the tokenizer's configuration".into(),
             Self::NothingTrained { dropped_long, dropped_truncated, .. }
                 if dropped_long + dropped_truncated > 0 =>

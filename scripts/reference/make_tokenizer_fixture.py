@@ -140,7 +140,9 @@ TEMPLATES = {
 {% endset %}
 {{ joined | trim }} {{ joined | length }}
 {%- if tools is none and bos_token is defined and unknown is not defined %} {{ bos_token ~ eos_token }}{% endif %}
-{{ 'x' in ['x'] }} {{ 'a b'.split() }} {{ [1, 2] + [3] }} {{ "tail" }}
+{{ 'x' in ['x'] }} {{ 'a b'.split() }} {{ [1, 2] + [3] }} {{ "con\\
+tinued" }} \\
+{{ "tail" }}
 """,
     "tojson": "{% for m in messages %}{{ m | tojson }}\n{{ m | tojson(indent=2) }}\n{% if not loop.first %}"
               "{% break %}{% endif %}{% endfor %}{{ tools is none }}|{{ 1 == 1 }}|{{ none }}",

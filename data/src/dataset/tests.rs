@@ -114,7 +114,7 @@ fn a_template_that_forgets_the_end_is_counted() {
     let tokenizer = Tokenizer::from_parts(parts).unwrap();
     let record = json!({"messages": cases()["conversations"]["multi"]});
     let dataset = load_one(&files.source("a", Format::Chat, &[record]), &tokenizer);
-    assert_eq!(trained(&dataset, &tokenizer).0, "Hello!Yes.\n\nNo.");
+    assert_eq!(trained(&dataset, &tokenizer).0, " Hello! Yes.\n\nNo.");
     assert_eq!(dataset.statistics()[0].missing_eos, 1);
 }
 

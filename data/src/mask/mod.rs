@@ -6,7 +6,8 @@
 //! 2. Prefixes: the conversation up to the turn, with the generation prompt, and up to and with the turn.
 //!    Both must be prefixes of the whole. What lies between them is what the model would have to write.
 //! 3. A sentinel in place of the turn's content: what stands around it also stands around the content.
-//!    For templates whose earlier turns change as a conversation goes on.
+//!    For templates without a generation prompt, and those whose earlier turns change as a conversation
+//!    goes on.
 //!
 //! The range takes the end-of-turn token in, but neither the role header nor the whitespace after the turn.
 
@@ -99,29 +100,26 @@ impl Turn<'_> {
         self.whole.starts_with(&before).then_some(before)
     }
 
-    fn content(&self) -> &str {
-        self.messages[self.at]["content"].as_str().unwrap_or_default().trim()
+    /// Text of the turn; `None` when it only calls tools.
+    fn content(&self) -> Option<&str> {
+        self.messages[self.at]["content"].as_str()
     }
 
     fn by_prefixes(&self) -> Option<Range<usize>> {
+        if self.silent() && self.content().is_some() {
+            // Without a generation prompt a header may stand before the content: only a sentinel shows it.
+            return None;
+        }
         let before = self.before()?;
         let after = self.template.render(&self.messages[..=self.at], false).ok()?;
         if after.len() < before.len() || !self.whole.starts_with(&after) {
             return None;
         }
-        let mut start = before.len();
-        if self.silent() {
-            // The template has no generation prompt: a header may still stand before the content.
-            let header = after[start..].find(self.content())?;
-            if !after[start..start + header].trim().is_empty() {
-                start += header;
-            }
-        }
-        Some(start..trimmed(self.whole, start..after.len()))
+        Some(before.len()..trimmed(self.whole, before.len()..after.len()))
     }
 
     fn by_sentinel(&self) -> Option<Range<usize>> {
-        self.messages[self.at]["content"].as_str()?;
+        self.content()?;
         let sentinel = (0..64).map(|n| format!("SENTINEL{n}TURN")).find(|word| !self.whole.contains(word))?;
         let mut messages = self.messages.to_vec();
         messages[self.at].insert("content".to_owned(), Value::from(sentinel.as_str()));

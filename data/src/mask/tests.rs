@@ -51,6 +51,26 @@ fn templates_that_move_text_are_followed_by_sentinels() {
 }
 
 #[test]
+fn empty_turns_and_tool_calls_have_their_place() {
+    let turn = |template: &str, answer: Value| {
+        let chat = json!([{"role": "user", "content": "q"}, answer]);
+        let rendered = render(template, &chat, TrainOn::Assistant).unwrap();
+        assert_eq!(rendered.spans.len(), 1);
+        rendered.text[rendered.spans[0].clone()].to_owned()
+    };
+    // A content that also stands in the header is not looked for there.
+    let short = json!({"role": "assistant", "content": "a"});
+    assert_eq!(turn("plain_roles.jinja", short), "a<|im_end|>");
+    let empty = json!({"role": "assistant", "content": ""});
+    assert_eq!(turn("smollm.jinja", empty.clone()), "<|im_end|>");
+    assert_eq!(turn("plain_roles.jinja", empty.clone()), "<|im_end|>");
+    assert_eq!(turn("inst.jinja", empty), " </s>");
+    // The header template writes nothing for a call, but its end is the model's to write.
+    let call = json!({"role": "assistant", "content": null, "tool_calls": []});
+    assert_eq!(turn("headers.jinja", call), "<|eot_id|>");
+}
+
+#[test]
 fn all_trains_all() {
     let rendered = render("smollm.jinja", &cases()["conversations"]["multi"], TrainOn::All).unwrap();
     assert_eq!((rendered.spans.len(), &rendered.spans[0]), (1, &(0..rendered.text.len())));

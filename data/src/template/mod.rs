@@ -43,6 +43,9 @@ static GENERATION: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is a constant")
 });
 
+static TAG: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?s)\{[{%].*?[%}]\}").expect("the pattern is a constant"));
+
 /// Why a template did not render.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenderError {
@@ -103,11 +106,12 @@ impl ChatTemplate {
         environment.add_filter("tojson", json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", move |format: &str| date.format(format));
-        let marked = GENERATION.is_match(source);
-        environment.add_template_owned(PLAIN, replace_generation(source, ["", ""])).map_err(fault)?;
+        let source = join_lines(source);
+        let marked = GENERATION.is_match(&source);
+        environment.add_template_owned(PLAIN, replace_generation(&source, ["", ""])).map_err(fault)?;
         if marked {
             environment
-                .add_template_owned(MARKED, replace_generation(source, [OPEN, CLOSE]))
+                .add_template_owned(MARKED, replace_generation(&source, [OPEN, CLOSE]))
                 .map_err(fault)?;
         }
         Ok(Self { environment, marked, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) })
@@ -182,6 +186,12 @@ fn normalized(message: &Message) -> Value {
         fields.insert("reasoning_content".to_owned(), reasoning.clone());
     }
     Value::Object(fields)
+}
+
+/// Takes a backslash at a line's end within a string out, with the line's end, as Python's strings do; our
+/// engine would keep both.
+fn join_lines(source: &str) -> String {
+    TAG.replace_all(source, |tag: &regex::Captures<'_>| tag[0].replace("\\\n", "")).into_owned()
 }
 
 /// Turns `{% generation %}` into `{% if true %}`, keeping its whitespace control, and writes a mark inside.
