@@ -114,7 +114,11 @@ pub(super) fn read_int8(source: &SafetensorsSource, weight: &str) -> Result<Int8
     let (entry, bytes) = find(source, weight, weight)?;
     let expected = || "a matrix of type I8".to_owned();
     let (&[rows, cols], ElementType::I8) = (&entry.shape[..], entry.dtype) else {
-        return Err(WeightsError::Part { part: weight.to_owned(), expected: expected(), got: describe(entry) });
+        return Err(WeightsError::Part {
+            part: weight.to_owned(),
+            expected: expected(),
+            got: describe(entry),
+        });
     };
     let module = weight.strip_suffix("weight").unwrap_or(weight);
     let format_name = format!("{module}weight_format");

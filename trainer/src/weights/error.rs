@@ -147,9 +147,9 @@ impl WeightsError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoWeights { .. } => Some("point `model.source` at the folder that holds the weights"),
-            Self::Safetensors { .. } | Self::Gguf { .. } | Self::NotInShard { .. } => {
-                Some("the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again")
-            }
+            Self::Safetensors { .. } | Self::Gguf { .. } | Self::NotInShard { .. } => Some(
+                "the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again",
+            ),
             Self::MissingShard { .. } => Some("fetch the missing shard into the same folder"),
             Self::QuantFormat { .. } => Some("use the unquantized model and set `model.quantize = \"nf4\"`"),
             _ => None,

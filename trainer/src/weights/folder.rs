@@ -122,7 +122,8 @@ impl TensorSource for SafetensorsSource {
             Some(Role::Int8) => (entry.shape.clone(), Dtype::Int8),
             Some(Role::Fp4) => (entry.shape.clone(), Dtype::Fp4),
             Some(Role::Nf4) => {
-                let shape = bnb::state(self, name).map_or_else(|_| entry.shape.clone(), |state| state.shape.to_vec());
+                let shape =
+                    bnb::state(self, name).map_or_else(|_| entry.shape.clone(), |state| state.shape.to_vec());
                 (shape, Dtype::Nf4)
             }
         };
@@ -186,7 +187,9 @@ fn open_index(path: &Path) -> Result<Stored, WeightsError> {
     let mut stored = BTreeMap::new();
     for (tensor, shard) in index.weight_map {
         // Only plain names: `..`, absolute paths and drive letters must not lead out of the folder.
-        if !Path::new(&shard).components().all(|part| matches!(part, Component::Normal(_))) || shard.is_empty() {
+        if !Path::new(&shard).components().all(|part| matches!(part, Component::Normal(_)))
+            || shard.is_empty()
+        {
             return Err(WeightsError::IndexPath { file: file(), tensor, shard });
         }
         let number = if let Some(&number) = numbers.get(&shard) {

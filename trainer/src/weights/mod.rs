@@ -8,6 +8,8 @@ mod error;
 mod folder;
 pub mod gguf;
 pub mod safetensors;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -115,5 +117,7 @@ fn map(path: &Path) -> Result<memmap2::Mmap, WeightsError> {
     // SAFETY: the map is read-only. Files of a model are not written while a run reads them; one that is
     // truncated meanwhile ends the process with a bus error instead of giving wrong weights.
     let map = unsafe { memmap2::Mmap::map(file.file()) };
-    map.map_err(|source| WeightsError::Io(std::io::Error::new(source.kind(), format!("{}: {source}", path.display()))))
+    map.map_err(|source| {
+        WeightsError::Io(std::io::Error::new(source.kind(), format!("{}: {source}", path.display())))
+    })
 }

@@ -120,7 +120,9 @@ fn rope_scaling(keys: &Keys<'_>, header: &Header, theta: f64, head_dim: u64) -> 
         Some("linear") => Ok(json!({ "rope_type": "linear", "factor": factor()? })),
         Some("yarn") => {
             let original = original()?;
-            Ok(json!({ "rope_type": "yarn", "factor": factor()?, "original_max_position_embeddings": original }))
+            Ok(
+                json!({ "rope_type": "yarn", "factor": factor()?, "original_max_position_embeddings": original }),
+            )
         }
         Some(got) => Err(keys.value_error("rope.scaling.type", got.to_owned(), "`none`, `linear` or `yarn`")),
     }

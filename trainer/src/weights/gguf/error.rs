@@ -51,7 +51,9 @@ pub enum GgufError {
     #[error("tensor `{tensor}` has rows of {row} values, which are not whole {ty} blocks of {block}")]
     Row { tensor: String, row: u64, ty: &'static str, block: usize },
     /// The tensor's bytes are not all in the file.
-    #[error("tensor `{tensor}` takes {bytes} bytes at offset {offset}, but the file has {available} bytes of tensors")]
+    #[error(
+        "tensor `{tensor}` takes {bytes} bytes at offset {offset}, but the file has {available} bytes of tensors"
+    )]
     Range { tensor: String, offset: u64, bytes: u64, available: u64 },
     /// The offset is not aligned.
     #[error("tensor `{tensor}` begins at offset {offset}, which is not a multiple of {alignment}")]
@@ -85,9 +87,13 @@ pub enum GgufError {
     #[error("tensor `{tensor}` has {rows} rows, which are not an even number for each of {heads} heads")]
     Heads { tensor: String, rows: usize, heads: u64 },
     /// Frequency factors that no known scaling gives.
-    #[error("the frequencies in `rope_freqs.weight` are not those of Llama 3 scaling, the only one supported")]
+    #[error(
+        "the frequencies in `rope_freqs.weight` are not those of Llama 3 scaling, the only one supported"
+    )]
     RopeFrequencies,
     /// A tokenizer that is not rebuilt.
-    #[error("tokenizer `{model}` with pre-tokenizer `{pre}` is not supported, expected `gpt2` with one of `smollm`, `llama-bpe`, `qwen2`, `gpt-2`, `default`")]
+    #[error(
+        "tokenizer `{model}` with pre-tokenizer `{pre}` is not supported, expected `gpt2` with one of `smollm`, `llama-bpe`, `qwen2`, `gpt-2`, `default`"
+    )]
     Tokenizer { model: String, pre: String },
 }

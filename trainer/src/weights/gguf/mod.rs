@@ -88,7 +88,11 @@ impl TensorSource for GgufSource {
 
     fn info(&self, name: &str) -> Option<TensorInfo> {
         let (tensor, _) = self.find(name).ok()?;
-        Some(TensorInfo { shape: tensor.shape.clone(), dtype: Dtype::Ggml(tensor.ty), file: self.path.clone() })
+        Some(TensorInfo {
+            shape: tensor.shape.clone(),
+            dtype: Dtype::Ggml(tensor.ty),
+            file: self.path.clone(),
+        })
     }
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {

@@ -63,7 +63,9 @@ pub(super) fn hugging_face(header: &Header, file: &[u8], family: Family) -> Resu
         };
         let rows = match (family, &tensor.name) {
             (Family::Llama, name) if name.contains(".attn_q.") => pairs(header, file, tensor, "head_count")?,
-            (Family::Llama, name) if name.contains(".attn_k.") => pairs(header, file, tensor, "head_count_kv")?,
+            (Family::Llama, name) if name.contains(".attn_k.") => {
+                pairs(header, file, tensor, "head_count_kv")?
+            }
             _ => Rows::Same,
         };
         if names.insert(name, (index, rows)).is_some() {
@@ -81,9 +83,12 @@ fn pairs(header: &Header, file: &[u8], tensor: &Tensor, key: &str) -> Result<Row
         None => required(all_heads, metadata.uint(all_heads)?)?,
     };
     let rows = tensor.shape.first().copied().unwrap_or(1);
-    let per_head = usize::try_from(heads).ok().filter(|&heads| heads > 0 && rows % heads == 0).map(|heads| rows / heads);
+    let per_head =
+        usize::try_from(heads).ok().filter(|&heads| heads > 0 && rows % heads == 0).map(|heads| rows / heads);
     match per_head {
-        Some(rows_per_head) if rows_per_head > 0 && rows_per_head % 2 == 0 => Ok(Rows::Pairs { rows_per_head }),
+        Some(rows_per_head) if rows_per_head > 0 && rows_per_head % 2 == 0 => {
+            Ok(Rows::Pairs { rows_per_head })
+        }
         _ => Err(GgufError::Heads { tensor: tensor.name.clone(), rows, heads }),
     }
 }

@@ -132,9 +132,9 @@ impl Entry {
         if !row.is_multiple_of(block) {
             return Err(GgufError::Row { tensor, row, ty: ty.name(), block: ty.block_len() });
         }
-        let size = dims.iter().try_fold(1_u64, |size, &dim| {
-            usize::try_from(dim).ok().and_then(|_| size.checked_mul(dim))
-        });
+        let size = dims
+            .iter()
+            .try_fold(1_u64, |size, &dim| usize::try_from(dim).ok().and_then(|_| size.checked_mul(dim)));
         let Some(bytes) = size.and_then(|size| (size / block).checked_mul(ty.block_bytes() as u64)) else {
             return Err(GgufError::TooLarge { tensor, shape: dims });
         };

@@ -70,11 +70,7 @@ pub(super) fn build(header: &Header, file: &[u8], family: Family) -> Result<Gguf
     })
 }
 
-fn tokenizer_json(
-    metadata: &Metadata<'_>,
-    tokens: &[&str],
-    splitter: &Splitter,
-) -> Result<Value, GgufError> {
+fn tokenizer_json(metadata: &Metadata<'_>, tokens: &[&str], splitter: &Splitter) -> Result<Value, GgufError> {
     let types_key = "tokenizer.ggml.token_type";
     let types = metadata.ints(types_key)?.unwrap_or_else(|| vec![1; tokens.len()]);
     if types.len() != tokens.len() {
@@ -96,7 +92,8 @@ fn tokenizer_json(
         };
         merges.push(json!([left, right]));
     }
-    let added = tokens.iter().zip(&types).enumerate().filter(|(_, (_, ty))| [CONTROL, USER_DEFINED].contains(ty));
+    let added =
+        tokens.iter().zip(&types).enumerate().filter(|(_, (_, ty))| [CONTROL, USER_DEFINED].contains(ty));
     let added: Vec<Value> = added
         .map(|(id, (token, &ty))| {
             json!({ "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,

@@ -104,8 +104,18 @@ pub enum SafetensorsError {
     #[error("tensor `{tensor}` of shape {shape:?} is too large")]
     TooLarge { tensor: String, shape: Vec<u64> },
     /// Shape and type do not give the stored size.
-    #[error("tensor `{tensor}` of shape {shape:?} and type {dtype} takes {expected} bytes, but its offsets {begin} to {end} give {got}")]
-    Size { tensor: String, shape: Vec<u64>, dtype: &'static str, expected: u64, begin: u64, end: u64, got: i128 },
+    #[error(
+        "tensor `{tensor}` of shape {shape:?} and type {dtype} takes {expected} bytes, but its offsets {begin} to {end} give {got}"
+    )]
+    Size {
+        tensor: String,
+        shape: Vec<u64>,
+        dtype: &'static str,
+        expected: u64,
+        begin: u64,
+        end: u64,
+        got: i128,
+    },
     /// Two tensors share bytes.
     #[error("tensor `{tensor}` begins at byte {begin} inside tensor `{other}`, which ends at byte {end}")]
     Overlap { tensor: String, begin: u64, other: String, end: u64 },
