@@ -1,3 +1,7 @@
 //! The `seedcorn` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    seedcorn::cli::run()
+}

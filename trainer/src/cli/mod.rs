@@ -1,3 +1,52 @@
-//! The command line.
+//! The command line: one file a verb.
 
 pub mod args;
+mod eval;
+mod generate;
+mod model;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use seedcorn_data::source::Resolver;
+use seedcorn_kernels::isa;
+
+use self::args::{Cli, Global, Verb};
+use crate::error::{Explained, report};
+use crate::log::Verbosity;
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let Cli { verb, global } = Cli::parse();
+    match prepare_process(&global).and_then(|()| dispatch(verb, &global)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<()> {
+    match verb {
+        Verb::Train(args) => train::run(&args, global),
+        Verb::Eval(args) => eval::run(&args, global),
+        Verb::Generate(args) => generate::run(&args, global),
+        _ => Err(Explained::usage("not here yet").into()),
+    }
+}
+
+/// Settles what holds for the whole process: the instruction tier, the number of threads, the log.
+fn prepare_process(global: &Global) -> anyhow::Result<()> {
+    isa::check().map_err(|error| Explained::usage(error.to_string()).with_hint(error.hint()))?;
+    if let Some(threads) = global.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;
+    }
+    Ok(())
+}
+
+/// Returns how sources are found: the environment's settings and the flags of every verb.
+fn resolver(global: &Global) -> Resolver {
+    let mut resolver = Resolver::from_env();
+    resolver.offline |= global.offline;
+    resolver.progress = global.verbosity() != Verbosity::Quiet;
+    resolver
+}

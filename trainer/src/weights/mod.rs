@@ -8,6 +8,8 @@ mod error;
 mod folder;
 pub mod gguf;
 pub mod safetensors;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,31 @@
+//! What the verbs that read a model share: the base, its precision, its adapter.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use seedcorn_adapters::{Adapter, peft};
+use seedcorn_kernels::frozen::Compute;
+
+use super::args::{self, Global};
+use crate::base::{self, Base};
+use crate::model::{Decoder, Precision};
+
+/// A loaded model with its adapter, if one was given.
+pub(super) struct Loaded {
+    pub(super) base: Base,
+    pub(super) decoder: Decoder,
+    pub(super) adapter: Option<Adapter>,
+}
+
+/// Loads what `MODEL`, `--adapter` and `--quantize` name.
+pub(super) fn load(args: &args::Model, global: &Global) -> anyhow::Result<Loaded> {
+    let base = base::open(&args.model, Path::new(""), &super::resolver(global))?;
+    let precision = Precision { quantize: args.quantize, double_quant: true, compute: Compute::F32 };
+    let device = Device::flex();
+    let adapter = match &args.adapter {
+        Some(folder) => Some(Adapter::new(peft::read(folder, &base.linear_modules())?.weights, &device)),
+        None => None,
+    };
+    let decoder = base.load(precision, &device)?;
+    Ok(Loaded { base, decoder, adapter })
+}
