@@ -26,6 +26,8 @@ pub struct Prepared {
     pub data_files: Vec<Resolved>,
     /// Tokenized samples.
     pub dataset: Arc<Dataset>,
+    /// The files of the adapter that the run continues from.
+    pub adapter_files: Option<Resolved>,
     /// The adapter's configuration.
     pub lora: LoraConfig,
     /// The adapter's first values.
@@ -73,7 +75,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         vocab_size: Some(base.spec.vocab_size),
     };
     let dataset = Arc::new(Dataset::load(&train, base.tokenizer.as_ref(), &options)?);
-    let (lora, weights) = adapter(&recipe, &base, resolver)?;
+    let (adapter_files, lora, weights) = adapter(&recipe, &base, resolver)?;
     let stream = StreamConfig {
         batch_size: recipe.train.batch_size as usize,
         micro_batch: recipe.train.micro_batch as usize,
@@ -88,7 +90,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         Length::Epochs(epochs) => epochs.saturating_mul(per_epoch),
     };
     let schedule = Schedule::new(&recipe.schedule, recipe.optimizer.lr, steps)?;
-    Ok(Prepared { recipe, base, data_files, dataset, lora, weights, stream, steps, schedule })
+    Ok(Prepared { recipe, base, data_files, dataset, adapter_files, lora, weights, stream, steps, schedule })
 }
 
 /// Returns how the recipe keeps the frozen weights.
@@ -152,14 +154,14 @@ fn adapter(
     recipe: &Recipe,
     base: &Base,
     resolver: &Resolver,
-) -> anyhow::Result<(LoraConfig, Vec<LoraWeights>)> {
+) -> anyhow::Result<(Option<Resolved>, LoraConfig, Vec<LoraWeights>)> {
     let (modules, dropout) = (base.linear_modules(), recipe.adapter.dropout as f32);
     match &recipe.adapter.start {
         AdapterStart::From { from } => {
             let source = Source::parse(&from.resolved(), Path::new(""))?;
-            let folder = source::resolve(&source, resolver)?.root;
-            let read = peft::read(&folder, &modules)?;
-            Ok((LoraConfig { dropout, ..read.config.lora }, read.weights))
+            let resolved = source::resolve(&source, resolver)?;
+            let read = peft::read(&resolved.root, &modules)?;
+            Ok((Some(resolved), LoraConfig { dropout, ..read.config.lora }, read.weights))
         }
         AdapterStart::Fresh(shape) => {
             let lora = LoraConfig {
@@ -181,7 +183,7 @@ fn adapter(
             };
             let planned = lora.plan(&modules)?;
             let weights = planned.iter().map(|module| LoraWeights::init(module, recipe.train.seed)).collect();
-            Ok((lora, weights))
+            Ok((None, lora, weights))
         }
     }
 }

@@ -53,4 +53,7 @@ pub trait Observer {
 
     /// The model was evaluated after `step` steps.
     fn evaluation(&mut self, step: u64, evaluation: &Evaluation) -> io::Result<()>;
+
+    /// A state is about to be saved: what was reported so far must not be lost after it.
+    fn before_checkpoint(&mut self) -> io::Result<()>;
 }

@@ -191,6 +191,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         if let Some(checkpoints) = &checkpoints
             && due(cfg.save_every)
         {
+            observer.before_checkpoint().map_err(|source| TrainError::Log { step, source })?;
             checkpoints.save(&progress, &adapter, &optimizer)?;
         }
     }

@@ -1,6 +1,5 @@
 //! `seedcorn eval`: loss and perplexity on data, and logits for those who compare.
 
-use std::io::Write;
 use std::path::Path;
 
 use seedcorn_data::source::{self, Source};
@@ -36,14 +35,16 @@ pub(super) fn run(args: &args::Eval, global: &Global) -> anyhow::Result<()> {
     if let Some(path) = &args.logits {
         write_logits(path, &loaded, dataset.eval())?;
     }
-    if args.json { print_json(args, &evaluation)? } else { print_text(&evaluation)? }
+    if args.json {
+        print_json(args, &evaluation)?
+    } else {
+        print_text(&evaluation)?
+    }
     Ok(())
 }
 
 fn print_json(args: &args::Eval, evaluation: &Evaluation) -> std::io::Result<()> {
-    let source = |name: &str, loss: f64, tokens: u64| {
-        json!({ "source": name, "loss": loss, "perplexity": loss.exp(), "tokens": tokens })
-    };
+    let source = |name: &str, loss: f64, tokens: u64| json!({ "source": name, "loss": loss, "perplexity": loss.exp(), "tokens": tokens });
     let sources: Vec<_> =
         evaluation.sources.iter().map(|one| source(&one.name, one.loss(), one.tokens)).collect();
     data_line(
@@ -96,7 +97,7 @@ fn write_logits(path: &Path, loaded: &Loaded, sources: &[EvalSource]) -> anyhow:
         for sample in &samples {
             let batch = MicroBatch::from_samples(0, &[sample]);
             let logits = loaded.decoder.logits(&Input::from(&batch), loaded.adapter.as_ref()).into_data();
-            out.write_all(&logits.bytes)?;
+            out.write_all(logits.bytes())?;
         }
         Ok(())
     })?;

@@ -1,6 +1,7 @@
 //! `seedcorn generate`: a model answers a prompt.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use seedcorn_data::{Message, Place, Tokenizer};
 
@@ -25,10 +26,10 @@ pub(super) fn run(args: &args::Generate, global: &Global) -> anyhow::Result<()> 
         stop: loaded.base.stop_ids(),
     };
     let mut stream = tokenizer.stream(true);
-    let mut written = Ok(());
+    let mut written: anyhow::Result<()> = Ok(());
     generate(&loaded.decoder, loaded.adapter.as_ref(), &prompt, &sampling, |id| {
         if written.is_ok() {
-            written = stream.step(id).map_err(Into::into).and_then(|text| Ok(print(&text)?));
+            written = stream.step(id).map_err(anyhow::Error::from).and_then(|text| Ok(print(&text)?));
         }
     });
     written?;
@@ -42,11 +43,14 @@ fn prompt_ids(args: &args::Generate, tokenizer: &Tokenizer) -> anyhow::Result<Ve
         return Ok(tokenizer.encode(&args.prompt, true)?);
     };
     let message = |role: &str, content: &str| -> Message {
-        [("role", role), ("content", content)].map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect()
+        [("role", role), ("content", content)]
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .into_iter()
+            .collect()
     };
     let system = args.system.iter().map(|text| message("system", text));
     let messages: Vec<Message> = system.chain([message("user", &args.prompt)]).collect();
-    let place = Place::file("--prompt");
+    let place = Place::record(Path::new("--prompt"), 1);
     let text = template.render(&messages, true).map_err(|error| error.at(&place))?;
     Ok(tokenizer.encode(&text, false)?)
 }

@@ -1,7 +1,9 @@
 //! What shows how a result came about: the lock with every input's hash.
 
+mod describe;
 mod lock;
 
+pub use describe::{describe, files};
 pub use lock::{
     AdapterResult, DataFiles, Device, EarlyStep, File, Lock, LockError, ModelFiles, Order, Results, Samples,
     Source, Tool,

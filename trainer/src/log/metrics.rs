@@ -86,6 +86,19 @@ impl Metrics {
     }
 }
 
+/// Reads loss and gradient norm of every step that a `metrics.jsonl` holds: `(step, loss, grad_norm)`.
+pub fn read_steps(path: &Path) -> io::Result<Vec<(u64, f64, f64)>> {
+    #[derive(Deserialize)]
+    struct Row {
+        step: u64,
+        loss: f64,
+        grad_norm: f64,
+    }
+    let text = fs_err::read_to_string(path)?;
+    let rows = text.lines().filter_map(|line| serde_json::from_str::<Row>(line).ok());
+    Ok(rows.map(|row| (row.step, row.loss, row.grad_norm)).collect())
+}
+
 fn rows_until(text: &[u8], step: u64) -> Vec<u8> {
     #[derive(Deserialize)]
     struct Row {

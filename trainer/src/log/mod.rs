@@ -3,10 +3,12 @@
 mod memory;
 mod metrics;
 mod progress;
+mod run_log;
 
 pub use memory::peak_memory_bytes;
-pub use metrics::{EvalRow, Metrics, StepRow};
+pub use metrics::{EvalRow, Metrics, StepRow, read_steps};
 pub use progress::{Progress, Verbosity};
+pub use run_log::RunLog;
 
 use std::io::{self, Write};
 

@@ -1,0 +1,74 @@
+//! What a prepared run will do, in lines: derived numbers that a recipe only implies.
+
+use seedcorn_data::{Statistics, Stream};
+
+use crate::build::Prepared;
+
+/// Describes the run: model, data, adapter and the arithmetic of a step.
+///
+/// # Errors
+/// An epoch without samples.
+pub fn lines(prepared: &Prepared) -> Result<Vec<String>, seedcorn_data::Error> {
+    let Prepared { recipe, base, dataset, .. } = prepared;
+    let spec = &base.spec;
+    let parameters: usize = spec.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let trained: usize = prepared.weights.iter().map(|one| one.a.len() + one.b.len()).sum();
+    let stream = Stream::new(dataset.clone(), prepared.stream.clone())?;
+    let unit = if recipe.data.packing { "pack" } else { "sequence" };
+    let sum = |count: fn(&Statistics) -> u64| dataset.statistics().iter().map(count).sum::<u64>();
+    let eval: usize = dataset.eval().iter().map(|source| source.samples.len()).sum();
+    Ok(vec![
+        format!(
+            "model: {} ({}, {:.1} M parameters, {} layers)",
+            base.name,
+            spec.model_type,
+            parameters as f64 / 1e6,
+            spec.num_layers
+        ),
+        format!(
+            "data: {} samples, {} tokens, {} trained; {eval} samples held out",
+            sum(|one| one.samples),
+            sum(|one| one.tokens),
+            sum(|one| one.trained_tokens)
+        ),
+        format!("adapter: {} layers, {:.2} M trained values", prepared.weights.len(), trained as f64 / 1e6),
+        format!(
+            "{} {unit}s x {} micro-batches = {} {unit}s a step; {} {unit}s an epoch; {} steps",
+            recipe.train.micro_batch,
+            recipe.train.accumulation(),
+            recipe.train.batch_size,
+            stream.units_per_epoch(),
+            prepared.steps
+        ),
+    ])
+}
+
+/// Says what was cut, dropped or looks wrong while the data was read: nothing of this is silent.
+pub fn warnings(prepared: &Prepared) -> Vec<String> {
+    let eval = prepared.dataset.eval().iter().map(|source| &source.statistics);
+    let max_length = prepared.recipe.data.max_length;
+    prepared
+        .dataset
+        .statistics()
+        .iter()
+        .chain(eval)
+        .flat_map(|one| {
+            let cases = [
+                (one.truncated, format!("samples were cut to `data.max_length` ({max_length})")),
+                (
+                    one.dropped_long,
+                    format!("samples longer than `data.max_length` ({max_length}) were left out"),
+                ),
+                (one.dropped_truncated, "samples were left out: the cut took all that they train".to_owned()),
+                (one.dropped_untrained, "samples were left out: nothing in them is trained".to_owned()),
+                (one.double_bos, "samples began with two BOS tokens; one was taken out".to_owned()),
+                (one.missing_eos, "samples have an answer without an end token".to_owned()),
+            ];
+            let name = one.name.clone();
+            cases
+                .into_iter()
+                .filter(|(count, _)| *count > 0)
+                .map(move |(count, what)| format!("`{name}`: {count} {what}"))
+        })
+        .collect()
+}
