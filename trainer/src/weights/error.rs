@@ -26,7 +26,7 @@ pub enum WeightsError {
         /// The file.
         file: PathBuf,
         /// What is wrong.
-        source: SafetensorsError,
+        source: Box<SafetensorsError>,
     },
     /// A GGUF file is not as it must be.
     #[error("could not read `{}`", file.display())]
@@ -34,7 +34,7 @@ pub enum WeightsError {
         /// The file.
         file: PathBuf,
         /// What is wrong.
-        source: GgufError,
+        source: Box<GgufError>,
     },
     /// The index of a sharded model is not JSON of the right form.
     #[error("index `{}` is not valid", file.display())]

@@ -50,7 +50,7 @@ impl Shard {
         let map = super::map(&path)?;
         match Header::parse(&map) {
             Ok(header) => Ok(Self { path, map, header }),
-            Err(source) => Err(WeightsError::Safetensors { file: path, source }),
+            Err(source) => Err(WeightsError::Safetensors { file: path, source: Box::new(source) }),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
@@ -124,17 +125,24 @@ fn a_bitsandbytes_model_loads_as_it_is() {
     let names = source.names();
     assert_eq!(names.len(), 21, "{names:?}");
     assert!(names.iter().all(|name| name.ends_with(".weight")));
-    let name = "model.layers.1.mlp.down_proj.weight";
-    let info = source.info(name).unwrap();
-    assert_eq!((info.shape, info.dtype), (vec![64, 96], Dtype::Nf4));
-    let Some(Quantized::Nf4(matrix)) = source.read_quantized(name).unwrap() else { panic!("not nf4") };
-    assert!(matches!(matrix.absmax, seedcorn_kernels::nf4::Absmax::Double { nested_block: 256, .. }));
-
-    // The unquantized model is the fixture beside it as GGUF; its F32 form quantizes to the same bytes.
-    let again = seedcorn_kernels::nf4::quantize(&source.read_f32(name).unwrap(), [64, 96], 64, false);
-    assert_eq!(again.packed, matrix.packed);
-    assert!(source.read_quantized("model.embed_tokens.weight").unwrap().is_none());
-    assert!(source.read_quantized(&format!("{name}.absmax")).is_err());
+    let expected = fs_err::read(format!("{MODELS}/llama-bnb-nf4/expected.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_slice(&expected).unwrap();
+    assert_eq!(expected.as_object().unwrap().len(), 14);
+    for name in names {
+        let info = source.info(&name).unwrap();
+        let Some(expected) = expected.get(&name) else {
+            assert_eq!(info.dtype.to_string(), "F32", "{name}");
+            assert!(source.read_quantized(&name).unwrap().is_none());
+            continue;
+        };
+        assert_eq!((serde_json::json!(info.shape), info.dtype), (expected["shape"].clone(), Dtype::Nf4));
+        let Some(Quantized::Nf4(matrix)) = source.read_quantized(&name).unwrap() else { panic!("{name}") };
+        assert!(matches!(matrix.absmax, seedcorn_kernels::nf4::Absmax::Double { nested_block: 256, .. }));
+        let bytes: Vec<u8> =
+            source.read_f32(&name).unwrap().iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(format!("{:x}", Sha256::digest(bytes)), expected["sha256"].as_str().unwrap(), "{name}");
+        assert!(source.read_quantized(&format!("{name}.absmax")).is_err());
+    }
 }
 
 /// The NF4 tensors of a small checkpoint, as bitsandbytes names them.

@@ -32,7 +32,7 @@ pub(super) fn build(header: &Header, file: &[u8], family: Family) -> Result<Valu
         (Some(dim), _) | (None, Some(dim)) => dim,
         (None, None) => hidden.checked_div(heads).unwrap_or(0),
     };
-    let eps = required("attention.layer_norm_rms_epsilon", keys.float("attention.layer_norm_rms_epsilon")?)?;
+    let eps = keys.need_float("attention.layer_norm_rms_epsilon")?;
     let id = |name: &str| metadata.uint(&format!("tokenizer.ggml.{name}_token_id"));
 
     let mut config = json!({
@@ -81,6 +81,10 @@ impl<'a> Keys<'a> {
         self.metadata.float(&self.key(name))
     }
 
+    fn need_float(&self, name: &str) -> Result<f64, GgufError> {
+        required(&self.key(name), self.float(name)?)
+    }
+
     fn text(&self, name: &str) -> Result<Option<&'a str>, GgufError> {
         self.metadata.text(&self.key(name))
     }
@@ -113,7 +117,7 @@ fn rope_scaling(keys: &Keys<'_>, header: &Header, theta: f64, head_dim: u64) -> 
         let stored = keys.metadata.f32_tensor(tensor).ok_or(GgufError::RopeFrequencies)?;
         return llama3_scaling(&stored, theta, head_dim);
     }
-    let factor = || required(&keys.key("rope.scaling.factor"), keys.float("rope.scaling.factor")?);
+    let factor = || keys.need_float("rope.scaling.factor");
     let original = || keys.need("rope.scaling.original_context_length");
     match keys.text("rope.scaling.type")? {
         None | Some("none") => Ok(Value::Null),

@@ -47,7 +47,7 @@ impl GgufSource {
     /// If the file is damaged, or of an architecture or with tensors that are not supported.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let map = super::map(path)?;
-        let at = |source| WeightsError::Gguf { file: path.to_owned(), source };
+        let at = |source| WeightsError::Gguf { file: path.to_owned(), source: Box::new(source) };
         let header = Header::parse(&map).map_err(at)?;
         let family = Family::of(&header, &map).map_err(at)?;
         let names = names::hugging_face(&header, &map, family).map_err(at)?;
@@ -71,7 +71,7 @@ impl GgufSource {
     }
 
     fn error(&self, source: GgufError) -> WeightsError {
-        WeightsError::Gguf { file: self.path.clone(), source }
+        WeightsError::Gguf { file: self.path.clone(), source: Box::new(source) }
     }
 
     fn find(&self, name: &str) -> Result<(&Tensor, Rows), WeightsError> {
@@ -97,27 +97,32 @@ impl TensorSource for GgufSource {
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let (tensor, rows) = self.find(name)?;
-        let bytes = &self.map[tensor.range.clone()];
-        let mut out = vec![0.0; tensor.len()];
-        match rows {
-            _ if out.is_empty() => {}
-            Rows::Same => ggml::dequantize(tensor.ty, bytes, &mut out),
-            Rows::Pairs { rows_per_head } => {
-                // Each row is whole blocks, so that it can be decoded straight into its place.
-                let cols = if tensor.shape.len() > 1 { out.len() / tensor.shape[0] } else { 1 };
-                let row_bytes = cols / tensor.ty.block_len() * tensor.ty.block_bytes();
-                out.par_chunks_mut(cols).enumerate().for_each(|(row, out)| {
-                    let from = stored_row(row, rows_per_head) * row_bytes;
-                    ggml::reference::dequantize(tensor.ty, &bytes[from..from + row_bytes], out);
-                });
-            }
-        }
-        Ok(out)
+        Ok(read(tensor, rows, &self.map))
     }
 
     fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError> {
         self.find(name).map(|_| None)
     }
+}
+
+/// Decodes a tensor of `file` into Hugging Face order.
+fn read(tensor: &Tensor, rows: Rows, file: &[u8]) -> Vec<f32> {
+    let bytes = &file[tensor.range.clone()];
+    let mut out = vec![0.0; tensor.len()];
+    match rows {
+        _ if out.is_empty() => {}
+        Rows::Same => ggml::dequantize(tensor.ty, bytes, &mut out),
+        Rows::Pairs { rows_per_head } => {
+            // Each row is whole blocks, so that it can be decoded straight into its place.
+            let cols = if tensor.shape.len() > 1 { out.len() / tensor.shape[0] } else { 1 };
+            let row_bytes = cols / tensor.ty.block_len() * tensor.ty.block_bytes();
+            out.par_chunks_mut(cols).enumerate().for_each(|(row, out)| {
+                let from = stored_row(row, rows_per_head) * row_bytes;
+                ggml::reference::dequantize(tensor.ty, &bytes[from..from + row_bytes], out);
+            });
+        }
+    }
+    out
 }
 
 /// Row of a stored q or k weight that belongs at `row`: in the file, rotary pairs are neighbours; in Hugging Face

@@ -73,7 +73,7 @@ fn text(text: &str) -> Vec<u8> {
 fn texts(items: &[&str]) -> Vec<u8> {
     let mut bytes = 8_u32.to_le_bytes().to_vec();
     bytes.extend((items.len() as u64).to_le_bytes());
-    items.iter().for_each(|item| bytes.extend(text(item)));
+    bytes.extend(items.iter().flat_map(|item| text(item)));
     bytes
 }
 
@@ -94,7 +94,7 @@ impl Builder {
     fn tensor(mut self, name: &str, dims: &[u64], ty: u32, offset: u64) -> Self {
         let mut entry = text(name);
         entry.extend((dims.len() as u32).to_le_bytes());
-        dims.iter().for_each(|dim| entry.extend(dim.to_le_bytes()));
+        entry.extend(dims.iter().flat_map(|dim| dim.to_le_bytes()));
         entry.extend(ty.to_le_bytes());
         entry.extend(offset.to_le_bytes());
         self.tensors.push(entry);
@@ -106,7 +106,7 @@ impl Builder {
         file.extend(3_u32.to_le_bytes());
         file.extend((self.tensors.len() as u64).to_le_bytes());
         file.extend((self.values.len() as u64).to_le_bytes());
-        self.values.iter().chain(&self.tensors).for_each(|part| file.extend(part));
+        file.extend(self.values.iter().chain(&self.tensors).flatten());
         file.resize(file.len().next_multiple_of(32), 0);
         file.extend(&self.data);
         file
@@ -193,17 +193,26 @@ fn configs_of_other_families() {
 
 #[test]
 fn llama3_scaling_is_found_from_its_frequencies() {
-    let with = |factors: [f32; 2]| {
-        let mut builder = small("llama", "llama-bpe").tensor("rope_freqs.weight", &[2], 0, 96 + 256);
+    let with = |factors: &[f32]| {
+        let mut builder = small("llama", "llama-bpe").uint("llama.attention.key_length", 8);
+        builder = builder.tensor("rope_freqs.weight", &[factors.len() as u64], 0, 96 + 256);
         builder.data.extend(factors.iter().flat_map(|factor| factor.to_le_bytes()));
-        source(&builder).config()
+        let source = source(&builder);
+        assert!(!source.names().contains(&"rope_freqs.weight".to_owned()));
+        source.config().map(|config| config["rope_scaling"].clone())
     };
-    // theta 500000.5 and head_dim 4: wave lengths 6.3 (kept) and 4443, between 2048 and 8192.
-    let wave_length = std::f64::consts::TAU * 500_000.5_f64.sqrt();
-    let smooth = (8192.0 / wave_length - 1.0) / 3.0;
-    let mixed = (1.0 / ((1.0 - smooth) / 8.0 + smooth)) as f32;
-    assert!(with([1.0, mixed]).is_err(), "the factor itself does not appear");
-    assert!(with([1.0, 3.0]).is_err());
+    // What transformers' `_compute_llama3_parameters` gives for theta 500000.5 and head_dim 8.
+    for (factor, factors) in [(8.0, [1.0, 1.0, 2.694_532, 8.0]), (32.0, [1.0, 1.0, 3.292_265, 32.0])] {
+        let expected = serde_json::json!({
+            "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        });
+        assert_eq!(with(&factors).unwrap(), expected);
+    }
+    for wrong in [&[1.0, 1.0, 3.0, 8.0][..], &[1.0, 1.0, 2.694_532], &[0.0; 4], &[f32::NAN; 4]] {
+        let error = with(wrong).unwrap_err();
+        assert!(matches!(error, WeightsError::Gguf { source, .. } if *source == GgufError::RopeFrequencies));
+    }
 }
 
 #[test]
@@ -308,7 +317,7 @@ fn models_that_are_not_supported() {
     let open = |builder: &Builder| {
         let (_folder, path) = write(&builder.build());
         match GgufSource::open(&path) {
-            Err(WeightsError::Gguf { source, .. }) => source,
+            Err(WeightsError::Gguf { source, .. }) => *source,
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("opened"),
         }
@@ -327,7 +336,10 @@ fn exercise(file: &[u8]) {
         assert!(tensor.range.start <= tensor.range.end && tensor.range.end <= file.len());
     }
     let Ok(family) = Family::of(&header, file) else { return };
-    let _ = names::hugging_face(&header, file, family);
+    for (index, rows) in names::hugging_face(&header, file, family).unwrap_or_default().into_values() {
+        let tensor = &header.tensors[index];
+        assert_eq!(read(tensor, rows, file).len(), tensor.len());
+    }
     let _ = config::build(&header, file, family);
     let _ = tokenizer::build(&header, file, family);
 }

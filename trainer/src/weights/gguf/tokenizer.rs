@@ -140,7 +140,7 @@ impl Splitter {
             add_bos: false,
         };
         Ok(match (model, pre) {
-            ("gpt2", "smollm") => plain(sequence(vec![
+            ("gpt2", "smollm") => plain(sequence(&[
                 json!({ "type": "Digits", "individual_digits": true }),
                 byte_level(false, true),
             ])),
@@ -148,23 +148,23 @@ impl Splitter {
             ("gpt2", "default") => {
                 let mut steps: Vec<Value> = DEFAULT.into_iter().map(split).collect();
                 steps.push(byte_level(false, false));
-                plain(sequence(steps))
+                plain(sequence(&steps))
             }
             ("gpt2", "llama-bpe") => Self {
                 ignore_merges: true,
                 add_bos: true,
-                ..plain(sequence(vec![split(LLAMA3), byte_level(false, false)]))
+                ..plain(sequence(&[split(LLAMA3), byte_level(false, false)]))
             },
             ("gpt2", "qwen2") => Self {
                 normalizer: json!({ "type": "NFC" }),
-                ..plain(sequence(vec![split(QWEN2), byte_level(false, false)]))
+                ..plain(sequence(&[split(QWEN2), byte_level(false, false)]))
             },
             _ => return Err(GgufError::Tokenizer { model: model.to_owned(), pre: pre.to_owned() }),
         })
     }
 }
 
-fn sequence(steps: Vec<Value>) -> Value {
+fn sequence(steps: &[Value]) -> Value {
     json!({ "type": "Sequence", "pretokenizers": steps })
 }
 
