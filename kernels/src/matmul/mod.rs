@@ -5,8 +5,10 @@
 //! dense in memory.
 //!
 //! # Numerics
-//! Each `c[i][j]` is one chain of multiply-adds over `k` in rising order, in f32. No blocking of `k`, so the
-//! bits depend neither on the number of threads nor on cache sizes, only on the tier (fused or not).
+//! Each `c[i][j]` is one chain of multiply-adds over `k` in rising order, in f32, starting at zero or at what is
+//! there. Blocks of `k` carry the chain on, so the bits depend neither on the number of threads nor on block or
+//! cache sizes, only on the tier (fused or not). One or two
+//! rows of `a` against a transposed `b` (generation) are dot products instead, summed in a fixed number of lanes.
 
 mod cpu;
 mod operand;
@@ -15,6 +17,8 @@ pub mod reference;
 mod tests;
 
 pub use operand::Operand;
+
+use crate::isa;
 
 /// A row-major view into a larger row-major matrix: `rows x cols`, `stride` elements between rows.
 #[derive(Clone, Copy)]
@@ -38,7 +42,7 @@ pub struct ViewMut<'a> {
 pub enum Mode {
     /// `c = a . b`.
     Write,
-    /// `c += a . b`.
+    /// `c += a . b`: the chain of products starts at what is in `c`.
     Add,
 }
 
@@ -56,5 +60,5 @@ pub fn matmul(m: usize, n: usize, k: usize, a: View, b: &Operand, c: ViewMut, mo
     }
     assert!(k == 0 || a.data.len() >= (m - 1) * a.stride + k, "the left operand is too short");
     assert!(c.data.len() >= (m - 1) * c.stride + n, "the output is too short");
-    cpu::matmul(m, n, k, a, b, c, mode);
+    cpu::matmul(isa::tier(), m, n, k, a, b, c, mode);
 }

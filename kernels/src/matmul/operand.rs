@@ -1,5 +1,7 @@
 //! The right operand of a product: dense, transposed, or a frozen weight that is unpacked panel by panel.
 
+use std::ops::Range;
+
 use crate::frozen::FrozenWeight;
 
 /// A `[k, n]` matrix that can write any panel of its columns.
@@ -39,62 +41,64 @@ impl Operand<'_> {
         }
     }
 
-    /// Writes columns `j .. j + cols` as a panel `[k][width]`, zero beyond `cols`.
-    pub(crate) fn pack(&self, j: usize, cols: usize, width: usize, panel: &mut [f32]) {
-        let [k, _] = self.shape();
+    /// Whether a column of the operand is a stretch of what it is stored as.
+    pub(super) fn has_rows(&self) -> bool {
+        matches!(self, Self::Transposed { .. } | Self::WeightTransposed(_))
+    }
+
+    /// Writes rows `depth` of columns `j .. j + cols` as a panel `[depth][width]`, zero beyond `cols`.
+    pub(crate) fn pack(&self, depth: Range<usize>, j: usize, cols: usize, width: usize, panel: &mut [f32]) {
+        let [k, n] = self.shape();
+        let by_depth = |panel: &mut [f32], read: &dyn Fn(usize, &mut [f32])| {
+            for (p, out) in depth.clone().zip(panel.chunks_exact_mut(width)) {
+                read(p, &mut out[..cols]);
+                out[cols..].fill(0.0);
+            }
+        };
         match self {
             Self::Dense { data, stride, .. } => {
-                for (p, out) in panel.chunks_exact_mut(width).enumerate().take(k) {
-                    out[..cols].copy_from_slice(&data[p * stride + j..][..cols]);
-                    out[cols..].fill(0.0);
-                }
+                by_depth(panel, &|p, out| out.copy_from_slice(&data[p * stride + j..][..cols]));
             }
+            Self::Weight(weight) => by_depth(panel, &|p, out| weight.read(p * n + j, out)),
             Self::Transposed { data, .. } => {
-                transpose_rows(
-                    |row, out| out.copy_from_slice(&data[row * k..][..k]),
-                    j,
-                    cols,
-                    k,
-                    width,
-                    panel,
-                );
-            }
-            Self::Weight(weight) => {
-                let [_, n] = weight.shape();
-                for (p, out) in panel.chunks_exact_mut(width).enumerate().take(k) {
-                    weight.read(p * n + j, &mut out[..cols]);
-                    out[cols..].fill(0.0);
-                }
+                let read = |row: usize, out: &mut [f32]| {
+                    out.copy_from_slice(&data[row * k + depth.start..][..out.len()]);
+                };
+                transpose_rows(read, j, cols, depth.len(), width, panel);
             }
             Self::WeightTransposed(weight) => {
-                transpose_rows(|row, out| weight.read(row * k, out), j, cols, k, width, panel);
+                let read = |row: usize, out: &mut [f32]| weight.read(row * k + depth.start, out);
+                transpose_rows(read, j, cols, depth.len(), width, panel);
             }
         }
     }
 }
 
-/// Fills a `[k][width]` panel from `cols` rows of length `k`, sixteen at a time so that the writes stay in
-/// a cache line.
+/// Fills a `[depth][width]` panel from `cols` rows, up to sixteen at a time so that the writes stay in a cache
+/// line.
 fn transpose_rows(
     read: impl Fn(usize, &mut [f32]),
     j: usize,
     cols: usize,
-    k: usize,
+    depth: usize,
     width: usize,
     panel: &mut [f32],
 ) {
     const GROUP: usize = 16;
-    let mut rows = vec![0.0f32; GROUP * k];
+    if width == 1 {
+        return read(j, &mut panel[..depth]);
+    }
+    let mut rows = vec![0.0f32; GROUP * depth];
     for group in (0..width).step_by(GROUP) {
         let lanes = GROUP.min(width - group);
         let filled = cols.saturating_sub(group).min(lanes);
         for lane in 0..filled {
-            read(j + group + lane, &mut rows[lane * k..][..k]);
+            read(j + group + lane, &mut rows[lane * depth..][..depth]);
         }
-        rows[filled * k..].fill(0.0);
-        for (p, out) in panel.chunks_exact_mut(width).enumerate().take(k) {
+        rows[filled * depth..].fill(0.0);
+        for (p, out) in panel.chunks_exact_mut(width).enumerate().take(depth) {
             for (lane, value) in out[group..group + lanes].iter_mut().enumerate() {
-                *value = rows[lane * k + p];
+                *value = rows[lane * depth + p];
             }
         }
     }

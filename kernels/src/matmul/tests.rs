@@ -1,8 +1,9 @@
-//! The CPU product against the definition, on the tier of this process.
+//! The CPU product against the definition, on every tier of this machine.
 
 use super::reference::matmul_reference;
 use super::*;
 use crate::frozen::{Compute, FrozenWeight, Storage};
+use crate::isa::Tier;
 use crate::nf4;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -24,12 +25,15 @@ fn assert_close(got: &[f32], want: &[f32], k: usize) {
 fn check(m: usize, n: usize, k: usize, b: &Operand) {
     let a = random(m * k, 1);
     for mode in [Mode::Write, Mode::Add] {
-        let mut got = random(m * n, 2);
-        let mut want = got.clone();
+        let start = random(m * n, 2);
+        let mut want = start.clone();
         let a = View { data: &a, stride: k };
-        matmul(m, n, k, a, b, ViewMut { data: &mut got, stride: n }, mode);
         matmul_reference(m, n, k, a, b, ViewMut { data: &mut want, stride: n }, mode);
-        assert_close(&got, &want, k);
+        for tier in Tier::available() {
+            let mut got = start.clone();
+            cpu::matmul(tier, m, n, k, a, b, ViewMut { data: &mut got, stride: n }, mode);
+            assert_close(&got, &want, k);
+        }
     }
 }
 
@@ -37,6 +41,7 @@ const SHAPES: [[usize; 3]; 9] = [
     [0, 5, 7],
     [1, 1, 1],
     [1, 33, 64],
+    [2, 70, 129],
     [5, 123, 17],
     [14, 32, 64],
     [15, 31, 300],

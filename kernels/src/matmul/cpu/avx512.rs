@@ -4,7 +4,7 @@ use std::arch::x86_64::{
     _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::{Block, store_row};
+use super::{Block, load_row, store_row};
 
 pub(super) const ROWS: usize = 14;
 const LANES: usize = 16;
@@ -27,6 +27,20 @@ pub(super) unsafe fn block(b: Block) {
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const R: usize>(b: Block) {
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
+    let mut row = [0.0f32; COLS];
+    if b.add {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: row `i` of `c` may be read at `cols` elements; `row` holds two vectors.
+            unsafe {
+                let c = b.c.add(i * b.ldc);
+                if b.cols < COLS {
+                    load_row(&mut row, b.cols, c);
+                }
+                let from = if b.cols < COLS { row.as_ptr() } else { c.cast_const() };
+                *acc = [_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(LANES))];
+            }
+        }
+    }
     for p in 0..b.k {
         // SAFETY: the panel holds `k * COLS` elements and `a` holds `R` rows of `k`.
         unsafe {
@@ -38,13 +52,16 @@ unsafe fn tile<const R: usize>(b: Block) {
             }
         }
     }
-    let mut row = [0.0f32; COLS];
     for (i, acc) in acc.iter().enumerate() {
         // SAFETY: `row` holds two vectors; row `i` of `c` may be written at `cols` elements.
         unsafe {
-            _mm512_storeu_ps(row.as_mut_ptr(), acc[0]);
-            _mm512_storeu_ps(row.as_mut_ptr().add(LANES), acc[1]);
-            store_row(&row, b.cols, b.c.add(i * b.ldc), b.add);
+            let c = b.c.add(i * b.ldc);
+            let to = if b.cols < COLS { row.as_mut_ptr() } else { c };
+            _mm512_storeu_ps(to, acc[0]);
+            _mm512_storeu_ps(to.add(LANES), acc[1]);
+            if b.cols < COLS {
+                store_row(&row, b.cols, c);
+            }
         }
     }
 }

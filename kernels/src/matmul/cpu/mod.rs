@@ -10,11 +10,12 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+mod rows;
 
 use rayon::prelude::*;
 
 use super::{Mode, Operand, View, ViewMut};
-use crate::isa::{self, Tier};
+use crate::isa::Tier;
 
 /// Computes `rows x width` of `c` from `rows` rows of `a` and a packed `[k][width]` panel.
 ///
@@ -51,11 +52,20 @@ impl SharedOut {
     }
 }
 
+/// Depth of a packed panel: with it a panel and a tile of `a` stay in the inner caches.
+const DEPTH: usize = 512;
+
 /// Rows of `a` one task takes: enough to pay for unpacking a panel, few enough to share the work.
 const TASK_ROWS: usize = 1024;
 
-pub(super) fn matmul(m: usize, n: usize, k: usize, a: View, b: &Operand, c: ViewMut, mode: Mode) {
-    let (kernel, tile_rows, width): (Kernel, usize, usize) = match isa::tier() {
+/// Rows of `a` up to which unpacking whole panels costs more than it saves.
+const FEW_ROWS: usize = 2;
+
+pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Operand, c: ViewMut, mode: Mode) {
+    if m <= FEW_ROWS && b.has_rows() {
+        return rows::matmul(tier, m, n, k, a, b, c, mode);
+    }
+    let (kernel, tile_rows, width): (Kernel, usize, usize) = match tier {
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512 => (avx512::block, avx512::ROWS, avx512::COLS),
         #[cfg(target_arch = "x86_64")]
@@ -69,46 +79,52 @@ pub(super) fn matmul(m: usize, n: usize, k: usize, a: View, b: &Operand, c: View
     let out = SharedOut(c.data.as_mut_ptr());
     let ldc = c.stride;
     (0..panels * chunks).into_par_iter().for_each_init(
-        || vec![0.0f32; k * width],
+        || vec![0.0f32; DEPTH.min(k) * width],
         |panel, task| {
             let (chunk, j) = (task / panels, (task % panels) * width);
             let cols = width.min(n - j);
-            b.pack(j, cols, width, panel);
-            let end = m.min((chunk + 1) * task_rows);
-            let mut i = chunk * task_rows;
-            while i < end {
-                let rows = tile_rows.min(end - i);
-                let block = Block {
-                    rows,
-                    cols,
-                    k,
-                    a: a.data[(i * a.stride).min(a.data.len())..].as_ptr(),
-                    lda: a.stride,
-                    panel: panel.as_ptr(),
-                    c: out.at(i * ldc + j),
-                    ldc,
-                    add: mode == Mode::Add,
-                };
-                // SAFETY: `super::matmul` checked the lengths of `a` and `c`, the panel was made for this `k`
-                // and width, tasks do not overlap, and `isa::tier` only names tiers this machine has.
-                unsafe { kernel(block) };
-                i += rows;
+            let rows = chunk * task_rows..m.min((chunk + 1) * task_rows);
+            // Without products there is still an output to clear.
+            for start in (0..k.max(1)).step_by(DEPTH) {
+                let depth = start..k.min(start + DEPTH);
+                b.pack(depth.clone(), j, cols, width, panel);
+                for i in rows.clone().step_by(tile_rows) {
+                    let block = Block {
+                        rows: tile_rows.min(rows.end - i),
+                        cols,
+                        k: depth.len(),
+                        a: a.data[(i * a.stride + start).min(a.data.len())..].as_ptr(),
+                        lda: a.stride,
+                        panel: panel.as_ptr(),
+                        c: out.at(i * ldc + j),
+                        ldc,
+                        add: mode == Mode::Add || start > 0,
+                    };
+                    // SAFETY: `super::matmul` checked the lengths of `a` and `c`, the panel holds this depth
+                    // and width, tasks do not overlap, and the tier is one that this machine has.
+                    unsafe { kernel(block) };
+                }
             }
         },
     );
 }
 
-/// Writes a finished tile row, adding to what is there if asked.
+/// Reads a tile row from `c`.
+///
+/// # Safety
+/// `c` may be read at `cols` elements.
+#[inline(always)]
+unsafe fn load_row(values: &mut [f32], cols: usize, c: *const f32) {
+    // SAFETY: the caller vouches for `cols` elements.
+    values[..cols].copy_from_slice(unsafe { std::slice::from_raw_parts(c, cols) });
+}
+
+/// Writes a finished tile row.
 ///
 /// # Safety
 /// `c` may be written at `cols` elements.
 #[inline(always)]
-unsafe fn store_row(values: &[f32], cols: usize, c: *mut f32, add: bool) {
-    for (j, value) in values.iter().enumerate().take(cols) {
-        // SAFETY: `j < cols`, which the caller vouches for.
-        unsafe {
-            let out = c.add(j);
-            *out = if add { *out + value } else { *value };
-        }
-    }
+unsafe fn store_row(values: &[f32], cols: usize, c: *mut f32) {
+    // SAFETY: the caller vouches for `cols` elements, which no other thread touches.
+    unsafe { std::slice::from_raw_parts_mut(c, cols) }.copy_from_slice(&values[..cols]);
 }
