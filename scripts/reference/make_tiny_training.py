@@ -17,6 +17,7 @@ import torch, transformers, peft, bitsandbytes
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
+import bnb_portable
 
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32)
 CASES = {
@@ -30,6 +31,7 @@ ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDe
 ap.add_argument('models'); ap.add_argument('out'); ap.add_argument('cases', nargs='*', metavar='CASE', help='all by default')
 args = ap.parse_args()
 if set(args.cases) - set(CASES): ap.error(f'unknown case {sorted(set(args.cases) - set(CASES))[0]}; there are {" ".join(CASES)}')
+bnb_portable.use()
 torch.set_num_threads(int(os.environ['OMP_NUM_THREADS'])); torch.use_deterministic_algorithms(True, warn_only=True)
 STEPS, ROWS, LONGEST, LR, DECAY, CLIP = 10, 4, 24, 1e-3, 0.01, 1.0
 TARGETS = ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
@@ -55,10 +57,11 @@ for name in args.cases or CASES:
     m = AutoModelForCausalLM.from_pretrained(pathlib.Path(args.models) / model, dtype=torch.float32, attn_implementation='eager', quantization_config=quantization)
     torch.manual_seed(42)
     m = get_peft_model(m, LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, bias='none', task_type='CAUSAL_LM', target_modules=TARGETS, **lora))
-    m.train()   # no dropout anywhere; in eval mode bitsandbytes on the CPU repacks 4-bit weights (other numerics)
+    m.train()   # no dropout anywhere; in eval mode bitsandbytes on the CPU repacks 4-bit weights
     m.peft_config['default'].base_model_name_or_path = model
     d = OUT / name; shutil.rmtree(d, ignore_errors=True)
     m.save_pretrained(d); (d / 'README.md').unlink(missing_ok=True)
+    cfg = d / 'adapter_config.json'; c = json.loads(cfg.read_text()); c['target_modules'].sort(); cfg.write_text(json.dumps(c, indent=2))   # a set
     trained = [p for p in m.parameters() if p.requires_grad]
     opt = torch.optim.AdamW(trained, lr=LR, betas=(.9, .999), eps=1e-8, weight_decay=DECAY)
     rec = dict(model=model, lr=LR, weight_decay=DECAY, max_grad_norm=CLIP, rows=ROWS, loss=[], grad_norm=[])

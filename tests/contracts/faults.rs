@@ -13,7 +13,8 @@ use crate::frozen::{Count, by_hand};
 /// Returns the ids of each sample of a step, as the stream gives them.
 fn ids_of_step(prepared: &Prepared, step: usize) -> Vec<Vec<u32>> {
     let mut stream = Stream::new(prepared.dataset.clone(), prepared.stream.clone()).expect("a stream");
-    let batches: Vec<MicroBatch> = (0..step).map(|_| stream.next_step().expect("a step")).last().expect("one");
+    let batches: Vec<MicroBatch> =
+        (0..step).map(|_| stream.next_step().expect("a step")).last().expect("one");
     let split = |batch: &MicroBatch| -> Vec<Vec<u32>> {
         let borders = batch.segments.windows(2);
         borders.map(|pair| batch.input_ids[pair[0] as usize..pair[1] as usize].to_vec()).collect()
@@ -33,7 +34,10 @@ fn kept(path: &std::path::Path) -> Vec<Vec<u32>> {
 
 #[test]
 fn nothing_to_train() {
-    let untrained = |(ids, _)| { let labels = vec![-100; Vec::len(&ids)]; (ids, labels) };
+    let untrained = |(ids, _)| {
+        let labels = vec![-100; Vec::len(&ids)];
+        (ids, labels)
+    };
     let samples: Vec<_> = samples(8, 5..30, 19).into_iter().map(untrained).collect();
     let scratch = Scratch::new("llama", &samples);
     let error = scratch.train("run", &[]).expect_err("nothing is trained");

@@ -103,8 +103,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn training_moves_the_adapter_only() {
     for quantize in ["none", "nf4", "int8"] {
         let scratch = Scratch::new("qwen2", &samples(16, 5..30, 15));
-        let prepared =
-            scratch.prepare("run", &[&format!("model.quantize={quantize}")]).expect("prepared");
+        let prepared = scratch.prepare("run", &[&format!("model.quantize={quantize}")]).expect("prepared");
         let device = Device::flex();
         let model = prepared.base.load(precision(&prepared.recipe.model), &device).expect("loaded");
         let probe = Input::from(&batch(&samples(2, 5..30, 16)));

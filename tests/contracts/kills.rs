@@ -5,14 +5,19 @@ use std::time::{Duration, Instant};
 
 use seedcorn_tests::scratch::{Random, Scratch, samples};
 
-/// Kills at most; then the run may end.
-const KILLS: usize = 8;
+/// Kills of a run.
+const KILLS: u64 = 9;
+/// Steps of the run: more than the kills let pass.
+const STEPS: u64 = 30;
+/// How long a step may take before the test gives up, seconds.
+const PATIENCE: u64 = 60;
 
-fn start(scratch: &Scratch, output: &str) -> Child {
+fn start(scratch: &Scratch, output: &str, save_every: u64) -> Child {
     Command::new(env!("CARGO_BIN_EXE_seedcorn-under-test"))
         .args(["train", "--quiet", "--offline", "--resume", "--set"])
         .arg(format!("output={}", scratch.path(output).display()))
-        .args(["--set", "checkpoint.every_steps=1", "--set", "train.steps=25"])
+        .args(["--set", &format!("checkpoint.every_steps={save_every}")])
+        .args(["--set", &format!("train.steps={STEPS}")])
         .args(["--set", "adapter.dropout=0.1", "--set", "data.packing=true"])
         .arg(scratch.path("recipe.toml"))
         .stdin(Stdio::null())
@@ -20,25 +25,44 @@ fn start(scratch: &Scratch, output: &str) -> Child {
         .expect("started")
 }
 
+/// Returns the step of the newest checkpoint; 0 when there is none.
+fn newest(scratch: &Scratch, output: &str) -> u64 {
+    let Ok(entries) = fs_err::read_dir(scratch.path(output).join("checkpoints")) else { return 0 };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
+}
+
+/// Waits until the run has saved a state of `step` or later.
+fn wait_for(scratch: &Scratch, child: &mut Child, step: u64) {
+    let deadline = Instant::now() + Duration::from_secs(PATIENCE);
+    while newest(scratch, "killed") < step {
+        assert!(child.try_wait().expect("waited").is_none(), "the run ended before step {step}");
+        assert!(Instant::now() < deadline, "no checkpoint of step {step}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn at_random_moments() {
-    let scratch = Scratch::new("llama", &samples(40, 20..100, 23));
-    let started = Instant::now();
-    assert!(start(&scratch, "whole").wait().expect("waited").success());
-    let whole = started.elapsed();
+    let scratch = Scratch::new("llama", &samples(40, 10..40, 23));
+    assert!(start(&scratch, "whole", 0).wait().expect("waited").success());
 
     let mut random = Random(24);
-    let mut killed = 0;
-    for _ in 0..KILLS {
-        let mut child = start(&scratch, "killed");
-        // Later than the whole run takes would kill nothing.
-        let delay = whole.mul_f64(random.below(1000) as f64 / 1000.0 * 0.5);
-        std::thread::sleep(delay.max(Duration::from_millis(1)));
-        child.kill().expect("killed, or done");
-        killed += usize::from(!child.wait().expect("waited").success());
+    for kill in 0..KILLS {
+        let mut child = start(&scratch, "killed", 1);
+        // Every third kill comes while the run starts, the others some steps later: in the middle of a step
+        // or of saving.
+        if kill % 3 > 0 {
+            let target = newest(&scratch, "killed") + 1 + random.below(3);
+            wait_for(&scratch, &mut child, target);
+        }
+        std::thread::sleep(Duration::from_micros(random.below(40_000)));
+        child.kill().expect("killed");
+        let status = child.wait().expect("waited");
+        assert!(!status.success(), "kill {kill} came too late");
     }
-    assert!(killed >= 3, "only {killed} of {KILLS} kills came before the end");
-    assert!(start(&scratch, "killed").wait().expect("waited").success());
-    assert!(scratch.result("killed") == scratch.result("whole"), "after {killed} kills");
-    println!("{killed} kills of a run of {whole:?}");
+    let reached = newest(&scratch, "killed");
+    assert!((KILLS / 3 * 2..STEPS).contains(&reached), "{reached}");
+    assert!(start(&scratch, "killed", 1).wait().expect("waited").success());
+    assert!(scratch.result("killed") == scratch.result("whole"));
 }

@@ -18,7 +18,8 @@ fn assert_close(what: &str, got: &[f64], expected: &[f64]) {
 /// Eight samples whose numbers of trained tokens differ by far.
 fn uneven() -> Vec<Tokens> {
     let samples = samples(8, 5..40, 11);
-    let trained: Vec<usize> = samples.iter().map(|one| batch(std::slice::from_ref(one)).target_tokens()).collect();
+    let trained: Vec<usize> =
+        samples.iter().map(|one| batch(std::slice::from_ref(one)).target_tokens()).collect();
     let (least, most) = (trained.iter().min(), trained.iter().max());
     assert!(least.zip(most).is_some_and(|(least, most)| most > &(5 * least)), "{trained:?}");
     samples

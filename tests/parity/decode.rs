@@ -17,8 +17,7 @@ fn token_by_token_equals_the_whole_sequence() {
         let window = model.spec.layers[0].window.unwrap_or(0);
         assert!(ids.len() > window + 8, "the sequence is longer than the window");
         assert_eq!(window > 0, family == "mistral-swa");
-        let whole: Vec<f64> =
-            values(model.logits(&input(&[row]), None)).into_iter().map(f64::from).collect();
+        let whole: Vec<f64> = values(model.logits(&input(&[row]), None)).into_iter().map(f64::from).collect();
         // A prompt of several tokens at once, or single tokens from the start.
         for prompt in [1, 11] {
             let mut cache = model.cache();

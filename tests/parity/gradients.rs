@@ -40,8 +40,7 @@ fn of_every_linear_layer() {
         let (adapter, expected) = (identity(&model), gradients(family));
         assert_eq!(adapter.modules().len(), LINEAR_LAYERS);
         let run = |activation| {
-            let (loss, gradients) =
-                model.loss_and_gradients(&(&batch).into(), &adapter, None, activation);
+            let (loss, gradients) = model.loss_and_gradients(&(&batch).into(), &adapter, None, activation);
             (loss.to_bits(), gradients.values())
         };
         let (recomputed, kept) = (run(Activation::Recompute), run(Activation::Keep));

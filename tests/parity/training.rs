@@ -3,18 +3,16 @@
 use seedcorn_tests::model::{fixture, json, relative_norm, tensors};
 use seedcorn_tests::scratch::Scratch;
 
-/// Relative differences that are allowed.
-struct Tolerance {
-    loss: f64,
-    grad_norm: f64,
-    /// Norm of the difference over the norm of the values, for each factor after the last step.
-    adapter: f64,
-}
+// Relative differences that are allowed; what was measured on x86-64 is behind each.
 
-const DENSE: Tolerance = Tolerance { loss: 1e-3, grad_norm: 5e-3, adapter: 1e-3 };
-const NF4: Tolerance = Tolerance { loss: 5e-3, grad_norm: 5e-3, adapter: 5e-3 };
+/// Loss of a step: 2e-7.
+const LOSS: f64 = 1e-5;
+/// Gradient norm of a step: 3e-7.
+const NORM: f64 = 1e-5;
+/// Norm of the difference over the norm of the values, for each factor after the last step: 3e-6.
+const FACTOR: f64 = 1e-4;
 
-fn compare(case: &str, model: &str, quantize: &str, tolerance: &Tolerance) {
+fn compare(case: &str, model: &str, quantize: &str) {
     let folder = fixture("training").join(case);
     let reference = json(&folder.join("training.json"));
     assert_eq!(reference["model"], model);
@@ -53,8 +51,8 @@ fn compare(case: &str, model: &str, quantize: &str, tolerance: &Tolerance) {
         assert!(worst < tolerance, "{case}: {what} is {got:?}, PEFT has {expected:?}");
         worst
     };
-    let loss = check("loss", &losses, tolerance.loss);
-    let norm = check("grad_norm", &norms, tolerance.grad_norm);
+    let loss = check("loss", &losses, LOSS);
+    let norm = check("grad_norm", &norms, NORM);
 
     let (before, after) =
         (tensors(&folder.join("adapter_model.safetensors")), tensors(&folder.join("final.safetensors")));
@@ -63,7 +61,7 @@ fn compare(case: &str, model: &str, quantize: &str, tolerance: &Tolerance) {
     let mut adapter = 0.0f64;
     for (name, expected) in &after {
         let found = relative_norm(&ours[name].f32s(), &expected.values);
-        assert!(found < tolerance.adapter, "{case}: `{name}` differs by {found:e}");
+        assert!(found < FACTOR, "{case}: `{name}` differs by {found:e}");
         assert_ne!(ours[name], before[name], "{case}: `{name}` was trained");
         adapter = adapter.max(found);
     }
@@ -72,25 +70,25 @@ fn compare(case: &str, model: &str, quantize: &str, tolerance: &Tolerance) {
 
 #[test]
 fn lora() {
-    compare("llama-lora", "llama", "none", &DENSE);
+    compare("llama-lora", "llama", "none");
 }
 
 #[test]
 fn lora_with_head_norms() {
-    compare("qwen3-lora", "qwen3", "none", &DENSE);
+    compare("qwen3-lora", "qwen3", "none");
 }
 
 #[test]
 fn rank_stabilised() {
-    compare("llama-rslora", "llama", "none", &DENSE);
+    compare("llama-rslora", "llama", "none");
 }
 
 #[test]
 fn rank_and_alpha_patterns() {
-    compare("llama-patterns", "llama", "none", &DENSE);
+    compare("llama-patterns", "llama", "none");
 }
 
 #[test]
 fn four_bit_base() {
-    compare("llama-nf4", "llama", "nf4", &NF4);
+    compare("llama-nf4", "llama", "nf4");
 }

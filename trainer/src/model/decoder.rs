@@ -55,9 +55,9 @@ impl Decoder {
 
     /// Returns the linear layers of all blocks, in the order in which they are applied.
     pub fn projections(&self) -> impl Iterator<Item = &Projection> {
-        self.blocks.iter().flat_map(|block| {
-            block.qkv.iter().chain([&block.o]).chain(&block.gate_up).chain([&block.down])
-        })
+        self.blocks
+            .iter()
+            .flat_map(|block| block.qkv.iter().chain([&block.o]).chain(&block.gate_up).chain([&block.down]))
     }
 
     /// Returns the bytes that the frozen weights take.
