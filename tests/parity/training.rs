@@ -12,6 +12,7 @@ const NORM: f64 = 1e-5;
 /// Norm of the difference over the norm of the values, for each factor after the last step: 3e-6.
 const FACTOR: f64 = 1e-4;
 
+#[expect(clippy::print_stdout, reason = "shown with --nocapture, to see how far the bounds are")]
 fn compare(case: &str, model: &str, quantize: &str) {
     let folder = fixture("training").join(case);
     let reference = json(&folder.join("training.json"));
