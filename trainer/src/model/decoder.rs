@@ -5,7 +5,7 @@
 //! was kept. At no time does one graph span the model.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use seedcorn_adapters::Adapter;
+use seedcorn_adapters::{Adapter, Projection};
 use seedcorn_kernels::frozen::FrozenWeight;
 use seedcorn_kernels::linear_cross_entropy::linear_cross_entropy;
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
@@ -53,12 +53,17 @@ impl Decoder {
         &self.device
     }
 
+    /// Returns the linear layers of all blocks, in the order in which they are applied.
+    pub fn projections(&self) -> impl Iterator<Item = &Projection> {
+        self.blocks
+            .iter()
+            .flat_map(|block| block.qkv.iter().chain([&block.o]).chain(&block.gate_up).chain([&block.down]))
+    }
+
     /// Returns the bytes that the frozen weights take.
     pub fn weight_bytes(&self) -> usize {
-        let blocks = self.blocks.iter().flat_map(|block| {
-            block.qkv.iter().chain([&block.o, &block.down]).chain(&block.gate_up).map(|p| p.weight.bytes())
-        });
         let head = if self.spec.tie_word_embeddings { 0 } else { self.head.bytes() };
+        let blocks = self.projections().map(|projection| projection.weight.bytes());
         self.embed.bytes() + head + blocks.sum::<usize>()
     }
 

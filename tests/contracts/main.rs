@@ -1,0 +1,8 @@
+//! What a run promises, broken on purpose to see that it notices.
+
+mod bits;
+mod faults;
+mod frozen;
+mod kills;
+mod losses;
+mod repository;
