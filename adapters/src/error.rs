@@ -205,6 +205,9 @@ impl AdapterError {
             Self::UnknownModule { .. } | Self::ShapeMismatch { .. } => {
                 Some("the adapter was made for another model")
             }
+            Self::Io(fault) if fault.kind() == std::io::ErrorKind::NotFound => {
+                Some("an adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`")
+            }
             Self::UnsupportedSetting { .. } => Some("train or export the adapter without this setting"),
             Self::NoMatch { .. } | Self::NothingSelected { .. } => {
                 Some("name some of these layers, or use `all-linear`")

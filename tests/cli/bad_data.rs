@@ -123,7 +123,9 @@ fn template_that_is_not_one() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: the chat template is not valid: syntax error: unexpected end of input, expected end of block (in chat:1)
+    error: could not use `model.source`
+      Caused by: could not use the tokenizer of `[HERE]/model`
+      Caused by: the chat template is not valid: syntax error: unexpected end of input, expected end of block (in chat:1)
 
     hint: mend the template (`chat_template.jinja`, or `chat_template` in `tokenizer_config.json`), or use one of the formats `instruction`, `completion`, `text`
     "#);

@@ -26,7 +26,8 @@ fn no_config() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model/config.json`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model/config.json`
       Caused by: failed to open file `[HERE]/model/config.json`: No such file or directory (os error 2)
 
     hint: a model folder holds `config.json` beside its weights
@@ -40,10 +41,11 @@ fn config_that_is_not_json() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model/config.json`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model/config.json`
       Caused by: expected value at line 2 column 17
 
-    hint: a model folder holds `config.json` beside its weights
+    hint: the file may be incomplete or damaged: fetch it again
     "#);
 }
 
@@ -54,7 +56,8 @@ fn unknown_model_type() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not use the model `[HERE]/model`
+    error: could not use `model.source`
+      Caused by: could not use the configuration of `[HERE]/model`
       Caused by: unknown `model_type` `mamba`; supported: `llama`, `mistral`, `qwen2`, `qwen3`
 
     hint: use a model of a supported architecture
@@ -68,7 +71,8 @@ fn heads_that_do_not_divide() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not use the model `[HERE]/model`
+    error: could not use `model.source`
+      Caused by: could not use the configuration of `[HERE]/model`
       Caused by: `num_attention_heads` (4) is not a multiple of `num_key_value_heads` (3)
 
     hint: `config.json` may be damaged or edited: fetch it again
@@ -78,7 +82,8 @@ fn heads_that_do_not_divide() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not use the model `[HERE]/model`
+    error: could not use `model.source`
+      Caused by: could not use the configuration of `[HERE]/model`
       Caused by: `num_attention_heads` (5) is not a multiple of `num_key_value_heads` (3)
 
     hint: `config.json` may be damaged or edited: fetch it again
@@ -92,7 +97,8 @@ fn size_of_another_type() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not use the model `[HERE]/model`
+    error: could not use `model.source`
+      Caused by: could not use the configuration of `[HERE]/model`
       Caused by: `hidden_size` in `config.json` must be an integer, found `"64"`
 
     hint: `config.json` may be damaged or edited: fetch it again
@@ -106,7 +112,8 @@ fn tokenizer_larger_than_the_embedding() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: the tokenizer of `[HERE]/model` has ids up to 420, but the embedding has 256 rows
+    error: could not use `model.source`
+      Caused by: the tokenizer of `[HERE]/model` has ids up to 420, but the embedding has 256 rows
 
     hint: use the tokenizer that belongs to these weights
     "#);
@@ -119,7 +126,9 @@ fn tokenizer_that_is_not_one() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: `tokenizer.json` is not valid: data did not match any variant of untagged enum ModelUntagged at line 1 column 13
+    error: could not use `model.source`
+      Caused by: could not use the tokenizer of `[HERE]/model`
+      Caused by: `tokenizer.json` is not valid: data did not match any variant of untagged enum ModelUntagged at line 1 column 13
 
     hint: fetch the model's tokenizer files again
     "#);
@@ -132,7 +141,8 @@ fn no_weights() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: no weights in `[HERE]/model`: expected `model.safetensors`, `model.safetensors.index.json` or one `.gguf` file
+    error: could not use `model.source`
+      Caused by: no weights in `[HERE]/model`: expected `model.safetensors`, `model.safetensors.index.json` or one `.gguf` file
 
     hint: point `model.source` at the folder that holds the weights
     "#);
@@ -146,7 +156,8 @@ fn truncated_weights() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model/model.safetensors`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model/model.safetensors`
       Caused by: file ends early: tensors take 378112 bytes, got 378012
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
@@ -155,7 +166,8 @@ fn truncated_weights() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model/model.safetensors`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model/model.safetensors`
       Caused by: file ends inside the header: expected 2144 bytes, got 1000
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
@@ -164,7 +176,8 @@ fn truncated_weights() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model/model.safetensors`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model/model.safetensors`
       Caused by: file ends inside the header length: expected 8 bytes, got 5
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
@@ -180,7 +193,8 @@ fn oversized_header() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model/model.safetensors`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model/model.safetensors`
       Caused by: header of 4611686018427387904 bytes is longer than the limit of 100000000 bytes
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
@@ -197,7 +211,8 @@ fn overlapping_tensors() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model/model.safetensors`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model/model.safetensors`
       Caused by: tensor `model.layers.0.self_attn.q_proj.weight` begins at byte 229824 inside tensor `model.layers.0.self_attn.o_proj.weight`, which ends at byte 229888
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
@@ -211,12 +226,14 @@ fn gguf_with_absurd_counts() {
     let mut file = b"GGUF\x03\0\0\0".to_vec();
     file.extend(u64::MAX.to_le_bytes());
     file.extend(1_u64.to_le_bytes());
+    file.extend([0; 64]);
     stage.write("model.gguf", &file);
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model.gguf`
-      Caused by: tensor count 18446744073709551615 cannot be true: the rest of the file has room for 0
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model.gguf`
+      Caused by: tensor count 18446744073709551615 cannot be true: the rest of the file has room for 3
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
     "#);
@@ -226,8 +243,9 @@ fn gguf_with_absurd_counts() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model.gguf`
-      Caused by: tensor count 1 cannot be true: the rest of the file has room for 0
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model.gguf`
+      Caused by: metadata count 1099511627776 cannot be true: the rest of the file has room for 4
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
     "#);
@@ -243,7 +261,8 @@ fn truncated_gguf() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not read `[HERE]/model.gguf`
+    error: could not use `model.source`
+      Caused by: could not read `[HERE]/model.gguf`
       Caused by: tensor `blk.1.attn_v.weight` takes 4096 bytes at offset 109568, but the file has 112920 bytes of tensors
 
     hint: the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again
@@ -265,6 +284,8 @@ fn missing_tensor() {
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
     error: could not load the model `[HERE]/model`
       Caused by: no tensor `model.layers.0.self_attn.q_proj.weight` among the 21 tensors of the model
+
+    hint: the weights and their `config.json` may be of different models
     "#);
 }
 
@@ -322,7 +343,7 @@ fn quantized_otherwise() {
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
     error: could not load the model `[HERE]/model`
-      Caused by: tensor `model.layers.0.self_attn.q_proj.weight` is stored as nf4, but `model.quantize` asks for Int8
+      Caused by: tensor `model.layers.0.self_attn.q_proj.weight` is stored as `nf4`, but `model.quantize` asks for `int8`
 
     hint: set `model.quantize = "nf4"`, or use the checkpoint before quantization
     "#);
@@ -336,7 +357,7 @@ fn adapter_of_another_model() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: could not use the adapter `adapter`
+    error: could not use `adapter.from` (`adapter`)
       Caused by: tensor `base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight` has shape [4, 576], expected [4, 64]
 
     hint: the adapter was made for another model
@@ -352,6 +373,8 @@ fn broken_adapter() {
     ----- stderr
     error: could not use the adapter `run/adapter`
       Caused by: failed to query resolved metadata `run/adapter/adapter_config.json`: No such file or directory (os error 2)
+
+    hint: an adapter is a folder with `adapter_config.json` and `adapter_model.safetensors`
     "#);
     assert!(stage.train("--quiet").starts_with("exit 0"));
     let path = stage.path("run/adapter/adapter_model.safetensors");

@@ -51,6 +51,8 @@ fn wrong_type() {
     exit 2
     ----- stderr
     error: `train.steps` in `recipe.toml` at line 21 must be a whole number that is not negative, got the string `four`
+
+    hint: write a whole number that is not negative
     "#);
 }
 
@@ -75,6 +77,8 @@ fn not_toml() {
     exit 2
     ----- stderr
     error: bad TOML in `recipe.toml` at line 21: extra `=`, expected nothing
+
+    hint: mend this line; strings need quotes
     "#);
 }
 
@@ -97,7 +101,8 @@ fn missing_model() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: no file or folder at `[HERE]/modle`
+    error: could not use `model.source`
+      Caused by: no file or folder at `[HERE]/modle`
 
     hint: did you mean `model`?
     "#);
@@ -110,9 +115,10 @@ fn missing_data() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: no file or folder at `[HERE]/texts/train.jsonl`
+    error: could not use `data.train.0.source`
+      Caused by: no file or folder at `[HERE]/texts/train.jsonl`
 
-    hint: relative paths start at the recipe's folder
+    hint: check the path; a relative one in a recipe starts at the recipe's folder
     "#);
 }
 
@@ -123,7 +129,8 @@ fn missing_setting() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: `train.steps` is missing
+    error: could not use the recipe `recipe.toml`
+      Caused by: `train.steps` is missing
 
     hint: write `train.steps` or `train.epochs`
     "#);
@@ -136,7 +143,8 @@ fn batch_not_divisible() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: `train.batch_size` (4) is not a multiple of `train.micro_batch` (3)
+    error: could not use the recipe `recipe.toml`
+      Caused by: `train.batch_size` (4) is not a multiple of `train.micro_batch` (3)
 
     hint: use 3 or 6
     "#);
@@ -149,7 +157,8 @@ fn setting_without_effect() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: `model.double_quant` has no effect without `model.quantize = "nf4"`
+    error: could not use the recipe `recipe.toml`
+      Caused by: `model.double_quant` has no effect without `model.quantize = "nf4"`
 
     hint: remove `model.double_quant`
     "#);
@@ -183,6 +192,8 @@ fn set_wrong_type() {
     exit 2
     ----- stderr
     error: `train.steps` in `--set train.steps=many` must be a whole number that is not negative, got the string `many`
+
+    hint: write a whole number that is not negative
     "#);
 }
 
@@ -232,7 +243,8 @@ fn unknown_scheme() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: `model.source` has a source of an unknown kind: `hg:org/name`
+    error: could not use the recipe `recipe.toml`
+      Caused by: `model.source` has a source of an unknown kind: `hg:org/name`
 
     hint: use `pypi:NAME==VERSION/path/in/wheel`, `hf:org/name@revision`, or a path (`./x:y` when its name has a colon)
     "#);
@@ -245,7 +257,8 @@ fn offline_without_the_source() {
     assert_snapshot!(stage.train("--offline"), @r#"
     exit 1
     ----- stderr
-    error: `pypi:some-model==1.0/model.gguf` is not in the cache at `[HERE]/.cache/seedcorn`, and this run is offline
+    error: could not use `model.source`
+      Caused by: `pypi:some-model==1.0/model.gguf` is not in the cache at `[HERE]/.cache/seedcorn`, and this run is offline
 
     hint: run once with a network, or point the source at a local file
     "#);
@@ -253,7 +266,8 @@ fn offline_without_the_source() {
     assert_snapshot!(stage.train("--offline"), @r#"
     exit 1
     ----- stderr
-    error: `hf:org/name@main` is not in the cache at `[HERE]/.cache/seedcorn`, and this run is offline
+    error: could not use `model.source`
+      Caused by: `hf:org/name@main` is not in the cache at `[HERE]/.cache/seedcorn`, and this run is offline
 
     hint: run once with a network, or point the source at a local file
     "#);
@@ -268,7 +282,8 @@ fn model_with_another_hash() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: sha256 of `model.safetensors` from `[HERE]/model` is 2a435f15ac01e0398d7f929364538d369b6b088943dfcb53268e73060224dd7c, but the recipe pins 0000000000000000000000000000000000000000000000000000000000000000
+    error: could not use `model.source`
+      Caused by: sha256 of `model.safetensors` from `[HERE]/model` is 2a435f15ac01e0398d7f929364538d369b6b088943dfcb53268e73060224dd7c, but the recipe pins 0000000000000000000000000000000000000000000000000000000000000000
 
     hint: the content is not what the recipe was written for; if it is what you want, pin 2a435f15ac01e0398d7f929364538d369b6b088943dfcb53268e73060224dd7c
     "#);
@@ -282,9 +297,10 @@ fn data_with_another_hash() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: sha256 of `data.jsonl` from `[HERE]/data.jsonl` is c7b6766dea034a793c7fe4d5ad6fd1ac6bab2465a4c354eb88581c90b275ccb8, but the recipe pins 0000000000000000000000000000000000000000000000000000000000000000
+    error: could not use `data.train.0.source`
+      Caused by: sha256 of `data.jsonl` from `[HERE]/data.jsonl` is caca716655c98259328ef52b1296574099f89463be835fef97a6753dbd56e244, but the recipe pins 0000000000000000000000000000000000000000000000000000000000000000
 
-    hint: the content is not what the recipe was written for; if it is what you want, pin c7b6766dea034a793c7fe4d5ad6fd1ac6bab2465a4c354eb88581c90b275ccb8
+    hint: the content is not what the recipe was written for; if it is what you want, pin caca716655c98259328ef52b1296574099f89463be835fef97a6753dbd56e244
     "#);
 }
 
@@ -297,7 +313,8 @@ fn hash_of_no_file() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: pinned file `modle.safetensors` is not in `[HERE]/model`, which has `config.json`, `generation_config.json`, `model.safetensors`
+    error: could not use `model.source`
+      Caused by: pinned file `modle.safetensors` is not in `[HERE]/model`, which has `config.json`, `generation_config.json`, `model.safetensors`
 
     hint: pin one of `config.json`, `generation_config.json`, `model.safetensors`, or remove the pin
     "#);
@@ -305,7 +322,8 @@ fn hash_of_no_file() {
     assert_snapshot!(stage.train(""), @r#"
     exit 2
     ----- stderr
-    error: `model.sha256.modle.safetensors` is not a sha256: got `c0ffee`
+    error: could not use the recipe `recipe.toml`
+      Caused by: `model.sha256.modle.safetensors` is not a sha256: got `c0ffee`
 
     hint: write 64 hexadecimal digits, as `sha256sum` prints them
     "#);

@@ -46,7 +46,7 @@ fn trains_evaluates_and_exports() {
     held-out loss: [X] before, [X] after 12 steps
 
     adapter: run/adapter (read back, same logits)
-    next: seedcorn generate 'model' --adapter run/adapter --prompt 'Hello'
+    next: seedcorn merge run/adapter --base 'model' --out run/merged
     ----- stderr
     model: model (llama, [X] M parameters, 2 layers)
     data: 14 samples, 224 tokens, 210 trained; 2 samples held out
@@ -69,13 +69,13 @@ fn trains_evaluates_and_exports() {
     "#);
     let (losses, held_out) = (metrics(&stage, "loss"), metrics(&stage, "eval_loss"));
     assert_eq!((losses.len(), held_out.len()), (12, 2));
-    assert!(losses[11] < losses[0] - 0.1, "{losses:?}");
-    assert!(held_out[1] < held_out[0] - 0.05, "{held_out:?}");
+    assert!(losses[11] < losses[0] / 3.0, "{losses:?}");
+    assert!(held_out[1] < held_out[0] / 3.0, "{held_out:?}");
     assert!(stage.read("run/run.lock").contains("[results]"));
 
     let (before, after) = (evaluated(&stage, ""), evaluated(&stage, "--adapter run/adapter"));
     let number = |value: &Value, key: &str| value[key].as_f64().unwrap();
-    assert!(number(&after, "loss") < number(&before, "loss") - 0.1, "{before} {after}");
+    assert!(number(&after, "loss") < number(&before, "loss") / 3.0, "{before} {after}");
     assert_eq!(number(&after, "perplexity"), number(&after, "loss").exp());
     assert_eq!((&after["tokens"], &after["sources"][0]["source"]), (&240.into(), &"data.jsonl".into()));
 }
@@ -95,7 +95,7 @@ fn eval_in_words_and_logits() {
     // The loss that the logits give is the loss that was told.
     let nll = |sample: usize| -> f64 {
         let values = logits.f32s(&format!("logits.{sample}"));
-        let target = |at: usize| (sample * 13 + at) % 200 + 3;
+        let target = |at: usize| (sample * 3 + at) % 5 + 40;
         (0..15)
             .map(|at| {
                 let row = &values[at * 256..][..256];
@@ -138,7 +138,7 @@ fn resume_with_another_recipe() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
-    error: the checkpoint `run/checkpoints/step-000004` belongs to another recipe: `train.seed` was 0 and is 3; `optimizer.lr` was 0.01 and is 0.5
+    error: the checkpoint `run/checkpoints/step-000004` belongs to another recipe: `train.seed` was 0 and is 3; `optimizer.lr` was 0.02 and is 0.5
 
     hint: resume with the recipe the run was started with, or choose another `output`
     "#);
@@ -168,9 +168,8 @@ fn resume_after_the_end_exports_again() {
     exit 0
     ----- stdout
 
-
     adapter: run/adapter (read back, same logits)
-    next: seedcorn generate 'model' --adapter run/adapter --prompt 'Hello'
+    next: seedcorn merge run/adapter --base 'model' --out run/merged
     ----- stderr
     model: model (llama, [X] M parameters, 2 layers)
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
@@ -194,9 +193,8 @@ fn broken_checkpoint_is_passed_over() {
     exit 0
     ----- stdout
 
-
     adapter: run/adapter (read back, same logits)
-    next: seedcorn generate 'model' --adapter run/adapter --prompt 'Hello'
+    next: seedcorn merge run/adapter --base 'model' --out run/merged
     ----- stderr
     model: model (llama, [X] M parameters, 2 layers)
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
@@ -294,7 +292,7 @@ fn file_too_large_while_saving() {
     step 3/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 4/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     error: could not write the adapter `[HERE]/other/adapter`
-      Caused by: failed to write to file `[HERE]/other/.seedcorn-new-SRCr7K/adapter_model.safetensors`: File too large (os error 27)
+      Caused by: failed to write to file `[HERE]/other/.seedcorn-new-[RANDOM]/adapter_model.safetensors`: File too large (os error 27)
 
     hint: no checkpoint was kept (`checkpoint.every_steps = 0`); free some space, then start again
     "#);

@@ -32,7 +32,7 @@ micro_batch = 2
 steps = 4
 
 [optimizer]
-lr = 1e-2
+lr = 2e-2
 "#;
 
 pub(crate) struct Stage {
@@ -129,16 +129,20 @@ impl Stage {
         }
         let here = self.folder.path().display().to_string();
         let text = text.replace(&here, "[HERE]");
-        let text = regex::Regex::new(r"\d+ tokens/s  \w+ left").unwrap().replace_all(&text, "[SPEED]").into_owned();
+        let replace = |pattern: &str, text: &str, by: &str| -> String {
+            regex::Regex::new(pattern).unwrap().replace_all(text, by).into_owned()
+        };
+        let text = replace(r"\d+ tokens/s  \w+ left", &text, "[SPEED]");
+        let text = replace(r"\.seedcorn-new-\w+", &text, ".seedcorn-new-[RANDOM]");
         text.trim_end().to_owned()
     }
 }
 
-/// Lines of format `tokens`: each counts up from its own start in steps of one.
+/// Lines of format `tokens`: each goes round the same five ids from its own start.
 pub(crate) fn samples(count: u32) -> String {
     (0..count)
         .map(|sample| {
-            let ids: Vec<u32> = (0..16).map(|at| (sample * 13 + at) % 200 + 3).collect();
+            let ids: Vec<u32> = (0..16).map(|at| (sample * 3 + at) % 5 + 40).collect();
             serde_json::json!({ "input_ids": ids, "labels": ids }).to_string() + "\n"
         })
         .collect()

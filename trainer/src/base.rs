@@ -38,7 +38,7 @@ pub enum BaseError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The configuration is not one of a supported model.
-    #[error("could not use the model `{}`", path.display())]
+    #[error("could not use the configuration of `{}`", path.display())]
     Config {
         /// The model.
         path: PathBuf,
@@ -46,8 +46,13 @@ pub enum BaseError {
         source: ConfigError,
     },
     /// The tokenizer could not be read.
-    #[error(transparent)]
-    Tokenizer(#[from] seedcorn_data::Error),
+    #[error("could not use the tokenizer of `{}`", path.display())]
+    Tokenizer {
+        /// The model.
+        path: PathBuf,
+        /// Why.
+        source: seedcorn_data::Error,
+    },
     /// The weights could not be loaded.
     #[error("could not load the model `{}`", path.display())]
     Load {
@@ -87,12 +92,14 @@ pub enum BaseError {
 pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, BaseError> {
     let source = Source::parse(text, folder)?;
     let resolved = source::resolve(&source, resolver)?;
+    let tokenizer_fault = |source| BaseError::Tokenizer { path: resolved.root.clone(), source };
     let (config, tokenizer, weights): (Value, Option<Tokenizer>, Box<dyn TensorSource>) =
         if resolved.root.is_dir() {
             let weights = weights::open(&resolved.root)?;
             let config = read_json(&resolved.root.join("config.json"))?;
             let has_tokenizer = resolved.root.join("tokenizer.json").exists();
-            let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&resolved.root)).transpose()?;
+            let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&resolved.root)).transpose();
+            let tokenizer = tokenizer.map_err(tokenizer_fault)?;
             (config, tokenizer, weights)
         } else {
             let gguf = GgufSource::open(&resolved.root)?;
@@ -107,7 +114,7 @@ pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, Base
                 add_bos: parts.add_bos,
                 add_eos: parts.add_eos,
             };
-            (gguf.config()?, Some(Tokenizer::from_parts(parts)?), Box::new(gguf))
+            (gguf.config()?, Some(Tokenizer::from_parts(parts).map_err(tokenizer_fault)?), Box::new(gguf))
         };
     let spec = ModelSpec::from_json(&config)
         .map_err(|source| BaseError::Config { path: resolved.root.clone(), source })?;

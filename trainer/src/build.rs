@@ -48,18 +48,21 @@ pub struct Prepared {
 pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> {
     let here = Path::new("");
     let resolver_of_model = resolver.with_pins(recipe.model.sha256.clone());
-    let base = base::open(&recipe.model.source.resolved(), here, &resolver_of_model)?;
+    let base = base::open(&recipe.model.source.resolved(), here, &resolver_of_model)
+        .context("could not use `model.source`")?;
     let mut data_files = Vec::new();
-    let mut specs = |list: &[DataSource]| -> anyhow::Result<Vec<SourceSpec>> {
+    let mut specs = |key: &str, list: &[DataSource]| -> anyhow::Result<Vec<SourceSpec>> {
         list.iter()
-            .map(|one| {
-                let (resolved, spec) = data_source(one, resolver)?;
+            .enumerate()
+            .map(|(index, one)| {
+                let (resolved, spec) = data_source(one, resolver)
+                    .with_context(|| format!("could not use `{key}.{index}.source`"))?;
                 data_files.push(resolved);
                 Ok(spec)
             })
             .collect()
     };
-    let (train, eval) = (specs(&recipe.data.train)?, specs(&recipe.data.eval)?);
+    let (train, eval) = (specs("data.train", &recipe.data.train)?, specs("data.eval", &recipe.data.eval)?);
     let options = LoadOptions {
         max_length: recipe.data.max_length as usize,
         on_long: match recipe.data.on_long {
@@ -159,10 +162,11 @@ fn adapter(
     let (modules, dropout) = (base.linear_modules(), recipe.adapter.dropout as f32);
     match &recipe.adapter.start {
         AdapterStart::From { from } => {
-            let source = Source::parse(&from.resolved(), Path::new(""))?;
-            let resolved = source::resolve(&source, resolver)?;
+            let resolved = Source::parse(&from.resolved(), Path::new(""))
+                .and_then(|source| source::resolve(&source, resolver))
+                .context("could not use `adapter.from`")?;
             let read = peft::read(&resolved.root, &modules)
-                .with_context(|| format!("could not use the adapter `{}`", from.typed()))?;
+                .with_context(|| format!("could not use `adapter.from` (`{}`)", from.typed()))?;
             Ok((Some(resolved), LoraConfig { dropout, ..read.config.lora }, read.weights))
         }
         AdapterStart::Fresh(shape) => {

@@ -181,6 +181,8 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(80_000))]
+
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..3usize) {
         let path = Path::new(["a.jsonl", "a.json", "a.csv"][kind]);
@@ -206,6 +208,10 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
     fn any_json_is_a_record_or_refused(value in any_json(), vocab in 0usize..200) {

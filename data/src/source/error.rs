@@ -241,7 +241,7 @@ impl SourceError {
             Self::UnknownScheme { text, .. } => format!("for a local file of this name write `./{text}`"),
             Self::Malformed { expected, .. } => format!("write it as `{expected}`"),
             Self::MissingPath { similar, .. } if similar.is_empty() => {
-                "relative paths start at the recipe's folder".to_owned()
+                "check the path; a relative one in a recipe starts at the recipe's folder".to_owned()
             }
             Self::MissingPath { similar, .. }
             | Self::NoMember { similar, .. }

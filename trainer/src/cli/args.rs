@@ -29,20 +29,22 @@ pub struct Cli {
     pub global: Global,
 }
 
+const GLOBAL: &str = "Options of every verb";
+
 /// Flags of every verb.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Use this many threads instead of all cores; the result is the same
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub threads: Option<u32>,
     /// Fetch nothing; use only what is on this machine
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub offline: bool,
     /// Print errors and warnings only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, help_heading = GLOBAL, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Print more
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub verbose: bool,
 }
 

@@ -35,7 +35,9 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
         let style = anstyle::Style::new().bold();
         if stderr_takes_colour() { format!("{style}{text}{style:#}") } else { text.to_owned() }
     };
-    data_line("")?;
+    if finished.last_eval.is_some() {
+        data_line("")?;
+    }
     match (&finished.first_eval, &finished.last_eval) {
         (Some(before), Some(after)) => data_line(&format!(
             "held-out loss: {:.4} before, {:.4} after {} steps",
@@ -62,8 +64,13 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
     data_line("")?;
     let adapter = finished.adapter.display();
     data_line(&format!("adapter: {adapter} (read back, same logits)"))?;
-    let question = finished.shown.as_ref().map_or("Hello", |[shown, _]| shown.question.as_str());
     let model = prepared.recipe.model.source.resolved();
+    if prepared.base.tokenizer.is_none() {
+        let merged = prepared.recipe.output.join("merged");
+        let merged = merged.display();
+        return data_line(&format!("next: seedcorn merge {adapter} --base '{model}' --out {merged}"));
+    }
+    let question = finished.shown.as_ref().map_or("Hello", |[shown, _]| shown.question.as_str());
     let quoted = question.replace('\'', "'\\''");
     data_line(&format!("next: seedcorn generate '{model}' --adapter {adapter} --prompt '{quoted}'"))
 }

@@ -65,10 +65,13 @@ impl Explain for BaseError {
         match self {
             Self::Source(error) => error.hint(),
             Self::Weights(error) => Explain::hint(error),
-            Self::Tokenizer(error) => error.hint(),
+            Self::Tokenizer { source, .. } => source.hint(),
             Self::Config { source, .. } => Explain::hint(source),
             Self::Load { source, .. } => source.hint(),
-            Self::Json { .. } => Some("a model folder holds `config.json` beside its weights".into()),
+            Self::Json { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("a model folder holds `config.json` beside its weights".into())
+            }
+            Self::Json { .. } => Some("the file may be incomplete or damaged: fetch it again".into()),
             Self::Vocabulary { .. } => Some("use the tokenizer that belongs to these weights".into()),
         }
     }
@@ -77,7 +80,7 @@ impl Explain for BaseError {
         match self {
             Self::Source(error) => error.exit(),
             Self::Weights(error) => error.exit(),
-            Self::Tokenizer(error) => error.exit(),
+            Self::Tokenizer { source, .. } => source.exit(),
             Self::Load { source, .. } => source.exit(),
             Self::Config { .. } | Self::Json { .. } | Self::Vocabulary { .. } => Exit::Usage,
         }

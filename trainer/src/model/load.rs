@@ -70,7 +70,7 @@ pub enum LoadError {
         value: f32,
     },
     /// A checkpoint that is quantized one way and a recipe that asks for another.
-    #[error("tensor `{name}` is stored as {stored}, but `model.quantize` asks for {asked:?}")]
+    #[error("tensor `{name}` is stored as `{stored}`, but `model.quantize` asks for `{}`", asked.word())]
     Requantize {
         /// Hugging Face name.
         name: String,

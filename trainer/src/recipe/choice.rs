@@ -15,6 +15,17 @@ pub enum Quantize {
     Int8,
 }
 
+impl Quantize {
+    /// Returns the word that a recipe has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Quantize::None => "none",
+            Quantize::Nf4 => "nf4",
+            Quantize::Int8 => "int8",
+        }
+    }
+}
+
 /// Number type of activations and products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

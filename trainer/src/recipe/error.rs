@@ -55,6 +55,12 @@ pub enum RecipeError {
     UnknownWord { key: String, at: At, found: String, allowed: Vec<&'static str>, near: Option<&'static str> },
 
     // What it means.
+    #[error("could not use the recipe `{}`", path.display())]
+    Meaning {
+        path: PathBuf,
+        #[source]
+        fault: Box<RecipeError>,
+    },
     #[error("recipe version {found} is not known, only {known}")]
     Version { found: u64, known: u64 },
     #[error("`{key}` is missing")]
@@ -94,6 +100,9 @@ impl RecipeError {
             RecipeError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("check the path; it is relative to the working folder".to_owned())
             }
+            RecipeError::Meaning { fault, .. } => fault.hint(),
+            RecipeError::Syntax { .. } => Some("mend this line; strings need quotes".to_owned()),
+            RecipeError::WrongType { expected, .. } => Some(format!("write {expected}")),
             RecipeError::SetForm { .. } => Some("write it like `--set train.steps=20`".to_owned()),
             RecipeError::SetIndex { .. } => {
                 Some("items are counted from 0; the next free number adds an item".to_owned())

@@ -43,6 +43,7 @@ use std::path::Path;
 /// needs no other file.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
     Recipe::resolve(read(path, overrides)?)
+        .map_err(|fault| RecipeError::Meaning { path: path.to_owned(), fault: Box::new(fault) })
 }
 
 /// Lists every key a recipe may hold, with dots (`adapter.rank`, `data.train.source`).

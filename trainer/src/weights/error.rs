@@ -151,8 +151,13 @@ impl WeightsError {
                 "the file may be incomplete or damaged: compare its size and sha256 with the source, or fetch it again",
             ),
             Self::MissingShard { .. } => Some("fetch the missing shard into the same folder"),
+            Self::MissingTensor { .. } => {
+                Some("the weights and their `config.json` may be of different models")
+            }
+            Self::NotFloat { .. } => Some("use a checkpoint in one of these number formats"),
             Self::QuantFormat { .. } => Some("use the unquantized model and set `model.quantize = \"nf4\"`"),
-            _ => None,
+            Self::Io(_) => None,
+            _ => Some("the files may be incomplete or damaged: fetch the model again"),
         }
     }
 }

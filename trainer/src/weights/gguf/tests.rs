@@ -345,7 +345,7 @@ fn exercise(file: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 25_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 50_000, ..ProptestConfig::default() })]
 
     #[test]
     fn arbitrary_bytes_never_panic(version in 2_u32..4, counts in any::<(u8, u8)>(), rest in prop::collection::vec(any::<u8>(), 0..80)) {

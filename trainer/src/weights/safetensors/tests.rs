@@ -115,7 +115,7 @@ fn layouts_that_do_not_fit() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 25_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 50_000, ..ProptestConfig::default() })]
 
     #[test]
     fn arbitrary_bytes_never_panic(length in 0_u64..80, header in ".{0,60}", data in prop::collection::vec(any::<u8>(), 0..20)) {
