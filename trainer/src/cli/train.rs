@@ -1,9 +1,11 @@
 //! `seedcorn train`: an adapter from a recipe.
 
 use super::args::{self, Global};
+use super::check;
 use crate::build::{Prepared, prepare};
 use crate::error::stderr_takes_colour;
 use crate::log::{Progress, Verbosity, data_line};
+use crate::merge::Merged;
 use crate::run::{Finished, run as run_prepared};
 use crate::{plan, recipe};
 
@@ -13,10 +15,7 @@ pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
     let told = Progress::new(prepared.steps, 0, global.verbosity());
     plan::warnings(&prepared).iter().for_each(|warning| told.warn(warning));
     if args.dry_run {
-        for line in plan::lines(&prepared)? {
-            data_line(&line)?;
-        }
-        return Ok(());
+        return check::print_plan(&prepared);
     }
     for line in plan::lines(&prepared)? {
         told.note(&line);
@@ -62,6 +61,9 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
     data_line("")?;
     let adapter = finished.adapter.display();
     data_line(&format!("adapter: {adapter} (read back, same logits)"))?;
+    for line in finished.merged.iter().flat_map(Merged::lines) {
+        data_line(&line)?;
+    }
     let question = finished.shown.as_ref().map_or("Hello", |[shown, _]| shown.question.as_str());
     let model = prepared.recipe.model.source.resolved();
     let quoted = question.replace('\'', "'\\''");

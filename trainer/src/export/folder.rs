@@ -12,7 +12,7 @@ use super::shards::{Entry, ExportDtype, index, shard_name, split, write_shard};
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Side files that may stand beside the weights.
-const SIDE_FILES: [&str; 10] = [
+pub(super) const SIDE_FILES: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
