@@ -62,7 +62,7 @@ pub enum AdapterError {
     },
     // Files.
     /// A file cannot be read or written; the cause names it.
-    #[error("could not read or write the adapter")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     /// A file larger than it can reasonably be.
     #[error("`{path}` has {bytes} bytes, more than the {limit} it may have")]
@@ -204,6 +204,19 @@ impl AdapterError {
             ),
             Self::UnknownModule { .. } | Self::ShapeMismatch { .. } => {
                 Some("the adapter was made for another model")
+            }
+            Self::UnsupportedSetting { .. } => Some("train or export the adapter without this setting"),
+            Self::NoMatch { .. } | Self::NothingSelected { .. } => {
+                Some("name some of these layers, or use `all-linear`")
+            }
+            Self::UnusedPattern { .. } => Some("remove the entry, or name a layer that is adapted"),
+            Self::TooLarge { .. }
+            | Self::NotJson { .. }
+            | Self::BadSafetensors { .. }
+            | Self::NotFinite { .. }
+            | Self::MissingTensor { .. }
+            | Self::MissingKey { .. } => {
+                Some("the adapter may be incomplete or damaged: copy or export it again")
             }
             _ => None,
         }

@@ -357,6 +357,24 @@ impl Error {
         Some(match self {
             Self::UnknownExtension { .. } => "use a file that ends in `.jsonl`, `.json` or `.csv`".into(),
             Self::NotUtf8 { .. } => "convert the file to UTF-8".into(),
+            Self::BadJson { .. } | Self::BadCsv { .. } => "mend this line, or remove it".into(),
+            Self::NoRecords { .. } => "point the source at a file with records".into(),
+            Self::NotRecords { .. } | Self::NotObject { .. } => {
+                "a record is an object like `{\"text\": \"...\"}`".into()
+            }
+            Self::UnknownRole { known, .. } => {
+                format!("rename the role to one of {}", quoted(*known))
+            }
+            Self::WrongType { .. } | Self::LabelCount { .. } => "mend this record, or remove it".into(),
+            Self::IdOutOfRange { .. } => "tokenize the data with this model's own tokenizer".into(),
+            Self::BadTemplate { .. } | Self::TemplateFailed { .. } => {
+                "mend the template (`chat_template.jinja`, or `chat_template` in `tokenizer_config.json`), or \
+                 use one of the formats `instruction`, `completion`, `text`"
+                    .into()
+            }
+            Self::BadTokenizer { .. } | Self::UnknownSpecialToken { .. } => {
+                "fetch the model's tokenizer files again".into()
+            }
             Self::NoRecordList { .. } => {
                 "keep one array of objects, or write one object a line (`.jsonl`)".into()
             }

@@ -1,1 +1,13 @@
 //! The command line: exact output and exit codes.
+//!
+//! Every test plays on a [`stage`](stage::Stage), a temporary folder with a tiny model, data and a recipe, and
+//! breaks one thing. What is shown of a command: its exit code, stdout, stderr.
+
+mod bad_data;
+mod bad_model;
+mod bad_recipe;
+mod help;
+mod runs;
+mod stage;
+mod verbs;
+mod weights;

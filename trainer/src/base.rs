@@ -8,7 +8,6 @@ use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
 use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
-use crate::error::{Exit, Explain};
 use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, check, load};
 use crate::weights::{self, GgufSource, TensorSource, WeightsError};
 
@@ -39,14 +38,24 @@ pub enum BaseError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The configuration is not one of a supported model.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    #[error("could not use the model `{}`", path.display())]
+    Config {
+        /// The model.
+        path: PathBuf,
+        /// Why.
+        source: ConfigError,
+    },
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] seedcorn_data::Error),
     /// The weights could not be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
+    #[error("could not load the model `{}`", path.display())]
+    Load {
+        /// The model.
+        path: PathBuf,
+        /// Why.
+        source: LoadError,
+    },
     /// A file of the model is missing or is not JSON.
     #[error("could not read `{}`", path.display())]
     Json {
@@ -69,27 +78,6 @@ pub enum BaseError {
         /// Rows of the embedding.
         rows: usize,
     },
-}
-
-impl Explain for BaseError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Source(error) => error.hint(),
-            Self::Weights(error) => error.hint().map(str::to_owned),
-            Self::Config(error) => error.hint().map(str::to_owned),
-            Self::Tokenizer(error) => error.hint(),
-            Self::Load(error) => error.hint(),
-            Self::Json { .. } => Some("a model folder holds `config.json` beside its weights".into()),
-            Self::Vocabulary { .. } => Some("use the tokenizer that belongs to these weights".into()),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Source(_) => Exit::Failed,
-            _ => Exit::Usage,
-        }
-    }
 }
 
 /// Finds or fetches a model and opens everything but its weights.
@@ -128,7 +116,8 @@ pub fn read(name: String, resolved: Resolved) -> Result<Base, BaseError> {
             };
             (gguf.config()?, Some(Tokenizer::from_parts(parts)?), Box::new(gguf))
         };
-    let spec = ModelSpec::from_json(&config)?;
+    let spec = ModelSpec::from_json(&config)
+        .map_err(|source| BaseError::Config { path: resolved.root.clone(), source })?;
     let (ids, rows) = (tokenizer.as_ref().map_or(0, Tokenizer::vocab_size), spec.vocab_size);
     if ids > rows {
         return Err(BaseError::Vocabulary { path: resolved.root, highest: ids - 1, rows });
@@ -140,17 +129,19 @@ impl Base {
     /// Checks names, shapes and types of all tensors; reads no weight.
     ///
     /// # Errors
-    /// [`LoadError`]
-    pub fn check(&self, precision: Precision) -> Result<(), LoadError> {
+    /// [`BaseError::Load`]
+    pub fn check(&self, precision: Precision) -> Result<(), BaseError> {
         check(&self.spec, self.weights.as_ref(), precision)
+            .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 
     /// Reads the weights.
     ///
     /// # Errors
-    /// [`LoadError`]
-    pub fn load(&self, precision: Precision, device: &Device) -> Result<Decoder, LoadError> {
+    /// [`BaseError::Load`]
+    pub fn load(&self, precision: Precision, device: &Device) -> Result<Decoder, BaseError> {
         load(self.spec.clone(), self.weights.as_ref(), precision, device)
+            .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 
     /// Lists the linear layers that an adapter can sit on: all but the output head.

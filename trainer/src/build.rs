@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use seedcorn_adapters::lora::{LoraConfig, LoraWeights};
 use seedcorn_adapters::peft;
 use seedcorn_adapters::target::Targets;
@@ -161,7 +162,8 @@ fn adapter(
         AdapterStart::From { from } => {
             let source = Source::parse(&from.resolved(), Path::new(""))?;
             let resolved = source::resolve(&source, resolver)?;
-            let read = peft::read(&resolved.root, &modules)?;
+            let read = peft::read(&resolved.root, &modules)
+                .with_context(|| format!("could not use the adapter `{}`", from.typed()))?;
             Ok((Some(resolved), LoraConfig { dropout, ..read.config.lora }, read.weights))
         }
         AdapterStart::Fresh(shape) => {

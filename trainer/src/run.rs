@@ -87,10 +87,11 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
             stream.seek(progress.cursor)?;
         }
     }
-    let mut log = RunLog::open(folder, &progress, prepared.steps, verbosity)?;
-    warnings.iter().for_each(|warning| log.shown().warn(warning));
+    // The folder shows no trace of a run until the weights are in: a run that cannot start leaves it free.
     let started = Instant::now();
     let decoder = prepared.base.load(precision(&recipe.model), &device)?;
+    let mut log = RunLog::open(folder, &progress, prepared.steps, verbosity)?;
+    warnings.iter().for_each(|warning| log.shown().warn(warning));
     log.shown().detail(&format!("read the weights in {:.2} s", started.elapsed().as_secs_f64()));
     if progress.step > 0 {
         log.shown().note(&format!("continuing after step {} of {}", progress.step, prepared.steps));
@@ -166,7 +167,17 @@ fn export(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter, path: &Path
         base_model: Some(prepared.recipe.model.source.typed().to_owned()),
         revision: None,
     };
-    peft::write(path, &config, &adapter.weights(), &modules)?;
+    peft::write(path, &config, &adapter.weights(), &modules).map_err(|error| {
+        let hint = match prepared.recipe.checkpoint.keep {
+            Some(_) => "the last checkpoint is intact; free some space, then continue with `--resume`",
+            None => {
+                "no checkpoint was kept (`checkpoint.every_steps = 0`); free some space, then start again"
+            }
+        };
+        Explained::new(format!("could not write the adapter `{}`", path.display()))
+            .with_hint(hint)
+            .caused_by(error)
+    })?;
     let read: Result<_, AdapterError> = peft::read(path, &modules);
     let back = Adapter::new(read?.weights, decoder.device());
     let probe = probe(prepared);

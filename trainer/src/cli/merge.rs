@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use seedcorn_adapters::peft;
 
 use super::args::{self, Global};
@@ -12,7 +13,8 @@ use crate::merge::{Merge, RoundTrip, Target};
 
 pub(super) fn run(args: &args::Merge, global: &Global) -> anyhow::Result<()> {
     let base = base::open(&args.base, Path::new(""), &super::resolver(global))?;
-    let adapter = peft::read(&args.adapter, &base.linear_modules())?;
+    let adapter = peft::read(&args.adapter, &base.linear_modules())
+        .with_context(|| format!("could not use the adapter `{}`", args.adapter.display()))?;
     let merge = Merge {
         base: &base,
         adapter: &adapter.weights,

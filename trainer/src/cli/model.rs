@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use anyhow::Context;
 use burn::tensor::Device;
 use seedcorn_adapters::{Adapter, peft};
 use seedcorn_kernels::frozen::Compute;
@@ -23,7 +24,11 @@ pub(super) fn load(args: &args::Model, global: &Global) -> anyhow::Result<Loaded
     let precision = Precision { quantize: args.quantize, double_quant: true, compute: Compute::F32 };
     let device = Device::flex();
     let adapter = match &args.adapter {
-        Some(folder) => Some(Adapter::new(peft::read(folder, &base.linear_modules())?.weights, &device)),
+        Some(folder) => {
+            let read = peft::read(folder, &base.linear_modules());
+            let read = read.with_context(|| format!("could not use the adapter `{}`", folder.display()))?;
+            Some(Adapter::new(read.weights, &device))
+        }
         None => None,
     };
     let decoder = base.load(precision, &device)?;

@@ -78,16 +78,14 @@ fn tokenizer_files(tokenizer: &Tokenizer, max_length: usize) -> Vec<SideFile> {
     files
 }
 
-/// Returns `tokenizer.json`, with a post-processor that adds BOS and EOS where the file said so in metadata
-/// only: other readers of the folder know no other place for it.
+/// Returns `tokenizer.json` with a post-processor that adds BOS and EOS where they belong: other readers of the
+/// folder know no other place for it.
 fn tokenizer_json(tokenizer: &Tokenizer, parts: &TokenizerParts) -> Vec<u8> {
-    let as_it_is = || parts.tokenizer_json.clone().into_bytes();
+    let Ok(mut json) = serde_json::from_str::<Value>(&parts.tokenizer_json) else {
+        return parts.tokenizer_json.clone().into_bytes();
+    };
     let bos = parts.bos.as_ref().zip(tokenizer.bos_id()).filter(|_| parts.add_bos);
     let eos = parts.eos.as_ref().zip(tokenizer.eos_id()).filter(|_| parts.add_eos);
-    let Ok(mut json) = serde_json::from_str::<Value>(&parts.tokenizer_json) else { return as_it_is() };
-    if (bos.is_none() && eos.is_none()) || json.get("post_processor").is_some_and(|one| !one.is_null()) {
-        return as_it_is();
-    }
     let sequence = |id: &str, kind: u32| {
         let token = |(token, _): (&String, u32)| json!({"SpecialToken": {"id": token, "type_id": kind}});
         let text = json!({"Sequence": {"id": id, "type_id": kind}});
@@ -97,10 +95,12 @@ fn tokenizer_json(tokenizer: &Tokenizer, parts: &TokenizerParts) -> Vec<u8> {
         |(token, id): (&String, u32)| (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]}));
     let special: Map<String, Value> = bos.into_iter().chain(eos).map(entry).collect();
     let pair = [sequence("A", 0), sequence("B", 1)].concat();
-    json["post_processor"] = json!({
-        "type": "TemplateProcessing", "single": sequence("A", 0),
-        "pair": pair, "special_tokens": special,
-    });
+    json["post_processor"] = match special.is_empty() {
+        true => Value::Null,
+        false => json!({
+            "type": "TemplateProcessing", "single": sequence("A", 0), "pair": pair, "special_tokens": special,
+        }),
+    };
     pretty(&json)
 }
 

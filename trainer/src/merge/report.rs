@@ -138,8 +138,13 @@ impl Merged {
         let (files, bytes) = self.files;
         let dtype = self.dtype.config_name();
         let within = if self.read_back.relative() <= self.tolerance { "within" } else { "above" };
+        let noun = if files == 1 { "file" } else { "files" };
         let mut lines = vec![
-            format!("merged: {} ({dtype}, {files} files, {:.1} MB)", self.path.display(), bytes as f64 / 1e6),
+            format!(
+                "merged: {} ({dtype}, {files} {noun}, {:.1} MB)",
+                self.path.display(),
+                bytes as f64 / 1e6
+            ),
             format!(
                 "read back: {}; {within} the {:.1e} that {dtype} explains",
                 self.read_back.text(),

@@ -95,7 +95,7 @@ impl LoadError {
             Self::Requantize { stored, .. } => Some(format!(
                 "set `model.quantize = \"{stored}\"`, or use the checkpoint before quantization"
             )),
-            Self::Weights(_) => None,
+            Self::Weights(error) => error.hint().map(str::to_owned),
         }
     }
 }

@@ -9,10 +9,9 @@
 //!
 //! Exit codes: 0 done, 1 run failed, 2 wrong usage or recipe.
 
-use crate::checkpoint::CheckpointError;
-use crate::evidence::LockError;
-use crate::recipe::RecipeError;
-use crate::schedule::WarmUpTooLong;
+mod known;
+
+use self::known::explained;
 use anstyle::{AnsiColor, Style};
 use std::error::Error;
 use std::fmt;
@@ -105,60 +104,6 @@ impl Explain for Explained {
     fn exit(&self) -> Exit {
         self.exit
     }
-}
-
-impl Explain for RecipeError {
-    fn hint(&self) -> Option<String> {
-        RecipeError::hint(self)
-    }
-
-    fn exit(&self) -> Exit {
-        Exit::Usage
-    }
-}
-
-impl Explain for CheckpointError {
-    fn hint(&self) -> Option<String> {
-        CheckpointError::hint(self)
-    }
-
-    fn exit(&self) -> Exit {
-        if self.is_usage() { Exit::Usage } else { Exit::Failed }
-    }
-}
-
-impl Explain for LockError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            LockError::Version { .. } => {
-                Some("read it with the version of Seedcorn that wrote it".to_owned())
-            }
-            _ => None,
-        }
-    }
-}
-
-impl Explain for WarmUpTooLong {
-    fn hint(&self) -> Option<String> {
-        Some(format!("use at most {}, or train for more steps", self.total_steps))
-    }
-
-    fn exit(&self) -> Exit {
-        Exit::Usage
-    }
-}
-
-/// Returns the explanation of an error whose type has one. A type that implements [`Explain`] takes effect
-/// once it stands here.
-fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn Explain> {
-    fn cast<'a, T: Explain + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn Explain> {
-        error.downcast_ref::<T>().map(|error| error as &dyn Explain)
-    }
-    cast::<Explained>(error)
-        .or_else(|| cast::<RecipeError>(error))
-        .or_else(|| cast::<CheckpointError>(error))
-        .or_else(|| cast::<LockError>(error))
-        .or_else(|| cast::<WarmUpTooLong>(error))
 }
 
 /// Returns how the process ends: what the outermost error with an opinion says.
