@@ -81,9 +81,9 @@ fn inspect_shows_text_and_special_tokens() {
     let stage = Stage::new();
     stage.copy("models/gguf-llama/model.gguf", "model.gguf");
     stage.edit("recipe.toml", "\"tokens\"", "\"completion\"");
-    stage.write("data.jsonl", "{\"prompt\": \"ab\\n\", \"completion\": \"c\\u001b[31md\"}\n");
+    stage.write("data.jsonl", "{\"prompt\": \"ab\\n\", \"completion\": \"cd\"}\n");
     let shown = stage.seedcorn("inspect recipe.toml --set model.source=model.gguf");
-    assert_parts(&shown, &["ab\n[[c\\u{1b}[31md<|im_end|>]]\n"]);
+    assert_parts(&shown, &["tokens, 3 trained ---\n<|start|>ab\n[[cd<|end|>]]\n"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_merged_model_answers_as_base_and_adapter() {
         &shown,
         &[
             "exit 0\n",
-            "merged: run/merged (bfloat16, 1 files, ",
+            "merged: run/merged (bfloat16, 1 file, ",
             "read back: max |difference| of the logits ",
             "; within the ",
             "merged into the full weights; into the dequantized ones (nf4",
