@@ -23,6 +23,9 @@ fn check_prints_the_plan_and_leaves_nothing() {
     assert!(!stage.path("run").exists());
     let dry = stage.seedcorn("train recipe.toml --dry-run");
     assert_eq!(format!("{dry}\nok"), shown);
+    stage.write("run/run.lock", "");
+    let warning = "warning: the output folder `run` holds a run (`run.lock`): `train` needs `--resume`";
+    assert_parts(&stage.seedcorn("check recipe.toml -q"), &["exit 0\n", warning]);
 }
 
 #[test]

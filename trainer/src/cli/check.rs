@@ -2,6 +2,7 @@
 
 use super::args::{self, Global};
 use crate::build::{Prepared, prepare};
+use crate::checkpoint::Output;
 use crate::log::{Progress, data_line};
 use crate::{plan, recipe};
 
@@ -9,7 +10,13 @@ pub(super) fn run(args: &args::Recipe, global: &Global) -> anyhow::Result<()> {
     let recipe = recipe::load(&args.recipe, &args.overrides)?;
     let prepared = prepare(recipe, &super::resolver(global))?;
     let told = Progress::new(prepared.steps, 0, global.verbosity());
-    plan::warnings(&prepared).iter().for_each(|warning| told.warn(warning));
+    for warning in plan::warnings(&prepared) {
+        told.warn(&warning);
+    }
+    if let Some(found) = Output::trace(&prepared.recipe.output) {
+        let folder = prepared.recipe.output.display();
+        told.warn(&format!("the output folder `{folder}` holds a run (`{found}`): `train` needs `--resume`"));
+    }
     print_plan(&prepared)?;
     Ok(data_line("ok")?)
 }

@@ -94,9 +94,13 @@ fn painted(views: &[TokenView]) -> String {
         let style = if odd { style(view.trained).underline() } else { style(view.trained) };
         // Styles do not reach over the end of a line: some terminals and pagers stop there.
         for (at, line) in visible(&view.text).split('\n').enumerate() {
-            let end = if at > 0 { "\n" } else { "" };
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{end}{style}{line}{style:#}");
+            if at > 0 {
+                text.push('\n');
+            }
+            if !line.is_empty() {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{style}{line}{style:#}");
+            }
         }
         odd = !odd;
     }

@@ -13,7 +13,9 @@ pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
     let recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     let prepared = prepare(recipe, &super::resolver(global))?;
     let told = Progress::new(prepared.steps, 0, global.verbosity());
-    plan::warnings(&prepared).iter().for_each(|warning| told.warn(warning));
+    for warning in plan::warnings(&prepared) {
+        told.warn(&warning);
+    }
     if args.dry_run {
         return check::print_plan(&prepared);
     }

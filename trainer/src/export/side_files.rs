@@ -95,12 +95,10 @@ fn tokenizer_json(tokenizer: &Tokenizer, parts: &TokenizerParts) -> Vec<u8> {
         |(token, id): (&String, u32)| (token.clone(), json!({"id": token, "ids": [id], "tokens": [token]}));
     let special: Map<String, Value> = bos.into_iter().chain(eos).map(entry).collect();
     let pair = [sequence("A", 0), sequence("B", 1)].concat();
-    json["post_processor"] = match special.is_empty() {
-        true => Value::Null,
-        false => json!({
-            "type": "TemplateProcessing", "single": sequence("A", 0), "pair": pair, "special_tokens": special,
-        }),
-    };
+    let template = json!({
+        "type": "TemplateProcessing", "single": sequence("A", 0), "pair": pair, "special_tokens": &special,
+    });
+    json["post_processor"] = if special.is_empty() { Value::Null } else { template };
     pretty(&json)
 }
 
