@@ -9,4 +9,5 @@ mod bad_recipe;
 mod help;
 mod runs;
 mod stage;
+mod verbs;
 mod weights;

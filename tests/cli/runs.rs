@@ -215,7 +215,9 @@ fn disk_full_while_saving() {
     let mut probe = stage.command("unshare");
     let probe = probe.args(["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]);
     if !probe.output().is_ok_and(|output| output.status.success()) {
-        println!("ignored: this system mounts no tmpfs for us; `file_too_large_while_saving` covers the same");
+        println!(
+            "ignored: this system mounts no tmpfs for us; `file_too_large_while_saving` covers the same"
+        );
         return;
     }
     fs_err::create_dir_all(stage.path("run")).unwrap();

@@ -8,7 +8,7 @@ use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
 use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
-use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, load};
+use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, check, load};
 use crate::weights::{self, GgufSource, TensorSource, WeightsError};
 
 /// A base model whose weights have not been read yet.
@@ -91,7 +91,14 @@ pub enum BaseError {
 /// [`BaseError`]
 pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, BaseError> {
     let source = Source::parse(text, folder)?;
-    let resolved = source::resolve(&source, resolver)?;
+    read(text.to_owned(), source::resolve(&source, resolver)?)
+}
+
+/// Opens everything but the weights of a model whose files are there.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(name: String, resolved: Resolved) -> Result<Base, BaseError> {
     let tokenizer_fault = |source| BaseError::Tokenizer { path: resolved.root.clone(), source };
     let (config, tokenizer, weights): (Value, Option<Tokenizer>, Box<dyn TensorSource>) =
         if resolved.root.is_dir() {
@@ -122,10 +129,19 @@ pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, Base
     if ids > rows {
         return Err(BaseError::Vocabulary { path: resolved.root, highest: ids - 1, rows });
     }
-    Ok(Base { name: text.to_owned(), resolved, config, spec, tokenizer, weights })
+    Ok(Base { name, resolved, config, spec, tokenizer, weights })
 }
 
 impl Base {
+    /// Checks names, shapes and types of all tensors; reads no weight.
+    ///
+    /// # Errors
+    /// [`BaseError::Load`]
+    pub fn check(&self, precision: Precision) -> Result<(), BaseError> {
+        check(&self.spec, self.weights.as_ref(), precision)
+            .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
+    }
+
     /// Reads the weights.
     ///
     /// # Errors

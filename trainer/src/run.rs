@@ -14,11 +14,14 @@ use crate::checkpoint::{Output, Store};
 use crate::error::Explained;
 use crate::evaluate::Evaluation;
 use crate::evidence::{AdapterResult, EarlyStep, File, Results, describe};
+use crate::export::ExportDtype;
+use crate::export::folder::DEFAULT_SHARD_BYTES;
 use crate::log::{RunLog, Verbosity, read_steps};
+use crate::merge::{Merge, Merged, RoundTrip, Target};
 use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
 use crate::progress::Progress;
-use crate::recipe::sha256_hex;
+use crate::recipe::{self, sha256_hex};
 use crate::sample::{Shown, show};
 use crate::snapshot::{self, Checkpoints};
 use crate::train::{Run, Settings, Trained, train};
@@ -33,6 +36,8 @@ const PROBE_TOKENS: usize = 64;
 pub struct Finished {
     /// The PEFT folder.
     pub adapter: PathBuf,
+    /// The merged model, where the recipe wants one.
+    pub merged: Option<Merged>,
     /// Held-out loss before step 1, unless the run was resumed.
     pub first_eval: Option<Evaluation>,
     /// Held-out loss at the end.
@@ -114,9 +119,10 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     export(prepared, &decoder, &adapter, &path)?;
     lock.results = Some(results(&path, folder, &progress, first_eval.as_ref(), last_eval.as_ref())?);
     lock.write(&folder.join("run.lock"))?;
+    let merged = merged(prepared, &adapter, &folder.join("merged"))?;
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
-    Ok(Finished { adapter: path, first_eval, last_eval, shown, steps, decoder, trained: adapter })
+    Ok(Finished { adapter: path, merged, first_eval, last_eval, shown, steps, decoder, trained: adapter })
 }
 
 fn optimizer(prepared: &Prepared, adapter: &Adapter) -> Optimizer {
@@ -164,7 +170,9 @@ fn export(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter, path: &Path
     peft::write(path, &config, &adapter.weights(), &modules).map_err(|error| {
         let hint = match prepared.recipe.checkpoint.keep {
             Some(_) => "the last checkpoint is intact; free some space, then continue with `--resume`",
-            None => "no checkpoint was kept (`checkpoint.every_steps = 0`); free some space, then start again",
+            None => {
+                "no checkpoint was kept (`checkpoint.every_steps = 0`); free some space, then start again"
+            }
         };
         Explained::new(format!("could not write the adapter `{}`", path.display()))
             .with_hint(hint)
@@ -180,6 +188,27 @@ fn export(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter, path: &Path
     Err(Explained::new(format!("the adapter in `{}` reads back with other logits", path.display()))
         .with_hint("this is a bug or a failing disk; the last checkpoint is intact")
         .into())
+}
+
+/// Merges the adapter into the full weights, where the recipe wants it. What the quantized weights of training
+/// would have given is measured.
+fn merged(prepared: &Prepared, adapter: &Adapter, path: &Path) -> anyhow::Result<Option<Merged>> {
+    let dtype = match prepared.recipe.export.merged {
+        recipe::Merged::None => return Ok(None),
+        recipe::Merged::Bf16 => ExportDtype::Bf16,
+        recipe::Merged::F32 => ExportDtype::F32,
+    };
+    let trained_on = precision(&prepared.recipe.model);
+    let merge = Merge {
+        base: &prepared.base,
+        adapter: &adapter.weights(),
+        path,
+        dtype,
+        target: Target::Full,
+        round_trip: RoundTrip { quantize: trained_on.quantize, double_quant: trained_on.double_quant },
+        shard_bytes: DEFAULT_SHARD_BYTES,
+    };
+    merge.run().map(Some)
 }
 
 fn probe(prepared: &Prepared) -> MicroBatch {

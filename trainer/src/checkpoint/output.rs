@@ -37,10 +37,15 @@ impl Output {
             Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
-        if !resume && let Some(found) = TRACES.into_iter().find(|name| folder.join(name).exists()) {
+        if !resume && let Some(found) = Output::trace(folder) {
             return Err(CheckpointError::Occupied { path: folder.to_owned(), found });
         }
         Ok(Output { folder: folder.to_owned(), _in_use: in_use })
+    }
+
+    /// Returns a file that shows that a run has been in a folder.
+    pub fn trace(folder: &Path) -> Option<&'static str> {
+        TRACES.into_iter().find(|name| folder.join(name).exists())
     }
 
     /// Returns the folder.

@@ -110,6 +110,14 @@ pub struct Train {
 
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+On a terminal trained tokens are bold green, masked ones dim, and every other token is underlined.
+Elsewhere, and with `NO_COLOR`, trained stretches stand in `[[` and `]]`. A model without a
+tokenizer shows ids. The first sequences of the first epoch are shown, packs if the recipe packs.
+
+Examples:
+  seedcorn inspect recipe.toml
+  seedcorn inspect recipe.toml --samples 20 --set data.packing=false | less")]
 pub struct Inspect {
     /// The recipe.
     #[command(flatten)]

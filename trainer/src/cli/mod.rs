@@ -1,8 +1,12 @@
 //! The command line: one file a verb.
 
 pub mod args;
+mod check;
+mod doctor;
 mod eval;
 mod generate;
+mod inspect;
+mod merge;
 mod model;
 mod train;
 
@@ -28,9 +32,12 @@ pub fn run() -> ExitCode {
 fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<()> {
     match verb {
         Verb::Train(args) => train::run(&args, global),
+        Verb::Check(args) => check::run(&args, global),
+        Verb::Inspect(args) => inspect::run(&args, global),
+        Verb::Merge(args) => merge::run(&args, global),
         Verb::Eval(args) => eval::run(&args, global),
         Verb::Generate(args) => generate::run(&args, global),
-        _ => Err(Explained::usage("not here yet").into()),
+        Verb::Doctor => Ok(doctor::run(global)?),
     }
 }
 

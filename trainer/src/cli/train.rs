@@ -1,9 +1,11 @@
 //! `seedcorn train`: an adapter from a recipe.
 
 use super::args::{self, Global};
+use super::check;
 use crate::build::{Prepared, prepare};
 use crate::error::stderr_takes_colour;
 use crate::log::{Progress, Verbosity, data_line};
+use crate::merge::Merged;
 use crate::run::{Finished, run as run_prepared};
 use crate::{plan, recipe};
 
@@ -11,12 +13,11 @@ pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
     let recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     let prepared = prepare(recipe, &super::resolver(global))?;
     let told = Progress::new(prepared.steps, 0, global.verbosity());
-    plan::warnings(&prepared).iter().for_each(|warning| told.warn(warning));
+    for warning in plan::warnings(&prepared) {
+        told.warn(&warning);
+    }
     if args.dry_run {
-        for line in plan::lines(&prepared)? {
-            data_line(&line)?;
-        }
-        return Ok(());
+        return check::print_plan(&prepared);
     }
     for line in plan::lines(&prepared)? {
         told.note(&line);
@@ -64,6 +65,9 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
     data_line("")?;
     let adapter = finished.adapter.display();
     data_line(&format!("adapter: {adapter} (read back, same logits)"))?;
+    for line in finished.merged.iter().flat_map(Merged::lines) {
+        data_line(&line)?;
+    }
     let model = prepared.recipe.model.source.resolved();
     if prepared.base.tokenizer.is_none() {
         let merged = prepared.recipe.output.join("merged");

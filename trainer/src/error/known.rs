@@ -194,7 +194,9 @@ impl Explain for ExportError {
         match self {
             Self::Folder(error) => Explain::hint(error),
             Self::Io(_) => Some("nothing was left behind; free some space, then export again".to_owned()),
-            Self::MergeShape { .. } => Some("merge into the model that the adapter was trained on".to_owned()),
+            Self::MergeShape { .. } => {
+                Some("merge into the model that the adapter was trained on".to_owned())
+            }
             _ => None,
         }
     }
@@ -213,9 +215,7 @@ impl Explain for LockError {
             LockError::Version { .. } => {
                 Some("read it with the version of Seedcorn that wrote it".to_owned())
             }
-            LockError::Write { .. } => {
-                Some("free some space, then continue with `--resume`".to_owned())
-            }
+            LockError::Write { .. } => Some("free some space, then continue with `--resume`".to_owned()),
             _ => None,
         }
     }

@@ -6,13 +6,13 @@ use seedcorn_adapters::error::AdapterError;
 use seedcorn_adapters::folder::NewFolder;
 use serde_json::Value;
 
-use super::shards::{Entry, ExportDtype, index, shard_name, split, write_shard};
+use super::shards::{Entry, ExportDtype, index, is_written_here, shard_name, split, write_shard};
 
 /// Shards above this size, bytes, as huggingface_hub does.
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Side files that may stand beside the weights.
-const SIDE_FILES: [&str; 10] = [
+pub(super) const SIDE_FILES: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -118,7 +118,7 @@ pub struct HubFolder<'a> {
 /// tensor is held in memory.
 ///
 /// # Errors
-/// A folder that holds anything else, data that is not finite or not of the announced size, and what
+/// A folder that holds anything but an earlier export, data that is not finite or not of the announced size, and what
 /// `provide` returns.
 pub fn write_hub_folder(
     path: &Path,
@@ -132,6 +132,7 @@ pub fn write_hub_folder(
     let entries = entries(model)?;
     let shards = split(&entries, model.shard_bytes);
 
+    refuse_foreign(path)?;
     let folder = NewFolder::create(path, is_ours)?;
     let text = serde_json::to_string_pretty(&config).expect("a JSON value always prints") + "\n";
     folder.write("config.json", text.as_bytes())?;
@@ -147,10 +148,30 @@ pub fn write_hub_folder(
     Ok(folder.commit()?)
 }
 
+/// Refuses a folder of weights that were not written here: all its names may be ours, and it is still another
+/// model, which is not to be lost.
+fn refuse_foreign(path: &Path) -> Result<(), ExportError> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    for entry in fs_err::read_dir(path)? {
+        let found = entry?.file_name().to_string_lossy().into_owned();
+        if is_weights(&found) && !is_written_here(&path.join(&found))? {
+            return Err(AdapterError::FolderInUse { path: path.to_owned(), found }.into());
+        }
+    }
+    Ok(())
+}
+
+fn is_weights(name: &str) -> bool {
+    name.starts_with("model") && name.ends_with(".safetensors")
+}
+
 /// Tells whether a file is one that an export writes, so that a second export may replace the first.
 fn is_ours(name: &str) -> bool {
-    let weights = name.starts_with("model") && name.ends_with(".safetensors");
-    weights || ["config.json", "model.safetensors.index.json"].contains(&name) || SIDE_FILES.contains(&name)
+    is_weights(name)
+        || ["config.json", "model.safetensors.index.json"].contains(&name)
+        || SIDE_FILES.contains(&name)
 }
 
 /// Sorts the tensors by name and drops the head of a model with tied embeddings: it is the embedding.

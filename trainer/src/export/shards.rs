@@ -4,7 +4,8 @@
 //! `split_torch_state_dict_into_shards` (greedy in the order of names).
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
 
 use half::bf16;
 use seedcorn_adapters::folder::NewFolder;
@@ -131,9 +132,17 @@ pub(super) fn write_shard(
     Ok(file.sync_all()?)
 }
 
+/// Tells whether a file of weights is one that [`write_shard`] wrote: its metadata stands first and says so.
+pub(super) fn is_written_here(path: &Path) -> std::io::Result<bool> {
+    const MARK: &[u8] = br#"{"__metadata__":{"format":"pt","writer":"seedcorn"}"#;
+    let mut head = Vec::with_capacity(8 + MARK.len());
+    fs_err::File::open(path)?.take((8 + MARK.len()) as u64).read_to_end(&mut head)?;
+    Ok(head.get(8..) == Some(MARK))
+}
+
 fn header(entries: &[Entry], dtype: ExportDtype) -> String {
     let mut map = Map::new();
-    map.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    map.insert("__metadata__".to_owned(), json!({"format": "pt", "writer": "seedcorn"}));
     let mut offset = 0;
     for entry in entries {
         let end = offset + entry.bytes;

@@ -83,6 +83,27 @@ fn shards_hold_every_tensor_once() {
 }
 
 #[test]
+fn another_model_is_not_replaced() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("out");
+    export(&path, &json!({"dtype": "float32"}), ExportDtype::F32, 1 << 20).unwrap();
+    let file = path.join("model.safetensors");
+    let ours = fs_err::read(&file).unwrap();
+    // Only what the metadata says of the writer is different.
+    let header = String::from_utf8_lossy(&ours[8..80]).replace("seedcorn", "somebody");
+    let theirs = [&ours[..8], header.as_bytes(), &ours[80..]].concat();
+    assert!(SafeTensors::deserialize(&theirs).is_ok());
+    for content in [&theirs[..], &ours[..20], b""] {
+        fs_err::write(&file, content).unwrap();
+        let fault = export(&path, &json!({}), ExportDtype::F32, 1 << 20).unwrap_err().to_string();
+        assert!(fault.contains("holds `model.safetensors`"), "{fault}");
+        assert_eq!(fs_err::read(&file).unwrap(), content);
+    }
+    fs_err::write(&file, &ours).unwrap();
+    export(&path, &json!({}), ExportDtype::F32, 1 << 20).unwrap();
+}
+
+#[test]
 fn a_failed_export_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("out");

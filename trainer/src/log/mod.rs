@@ -12,6 +12,12 @@ pub use run_log::RunLog;
 
 use std::io::{self, Write};
 
+/// Writes one line for people to stderr.
+pub fn note_line(text: &str) {
+    // Nothing is left to tell when stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Writes one line of data to stdout. A reader that has gone away (`| head`) is not an error.
 pub fn data_line(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();

@@ -148,9 +148,9 @@ impl ConfigError {
             Self::Io(_) => Some("a model folder holds `config.json` beside its safetensors files"),
             Self::UnsupportedQuantization { .. } => Some("use the dense checkpoint of the same model"),
             Self::HeadsDoNotDivide { .. } => Some("set `head_dim` if heads have a width of their own"),
-            Self::UnsupportedModelType { .. } | Self::UnsupportedRope { .. } | Self::UnsupportedValue { .. } => {
-                Some("use a model of a supported architecture")
-            }
+            Self::UnsupportedModelType { .. }
+            | Self::UnsupportedRope { .. }
+            | Self::UnsupportedValue { .. } => Some("use a model of a supported architecture"),
             _ => Some("`config.json` may be damaged or edited: fetch it again"),
         }
     }

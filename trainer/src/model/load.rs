@@ -20,7 +20,7 @@ use crate::recipe::Quantize;
 use crate::weights::{Quantized, TensorSource, WeightsError};
 
 /// Values that share a scale in NF4, as bitsandbytes has it.
-const NF4_BLOCK: usize = 64;
+pub(crate) const NF4_BLOCK: usize = 64;
 
 /// How frozen weights are kept.
 #[derive(Clone, Copy, Debug)]

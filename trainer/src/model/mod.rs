@@ -2,6 +2,7 @@
 
 mod block;
 mod cache;
+mod check;
 pub mod config;
 mod config_error;
 #[cfg(test)]
@@ -15,9 +16,11 @@ mod load;
 pub mod spec;
 
 pub use cache::KeyValueCache;
+pub use check::check;
 pub use config_error::ConfigError;
 pub use decoder::Decoder;
 pub use gradients::{Gradients, Tree};
 pub use input::{Adapted, Input};
+pub(crate) use load::NF4_BLOCK;
 pub use load::{LoadError, Precision, load};
 pub use spec::ModelSpec;
