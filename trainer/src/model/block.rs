@@ -15,7 +15,7 @@ use super::input::{Adapted, Input};
 
 /// A decoder block's frozen parameters.
 #[derive(Debug)]
-pub struct Block {
+pub(super) struct Block {
     /// `[d]`, before attention.
     pub attn_norm: Tensor<1>,
     /// `[d]`, before the feed-forward layer.
@@ -38,7 +38,7 @@ pub struct Block {
 
 /// What is the same for all blocks.
 #[derive(Debug, Clone)]
-pub struct Shared {
+pub(super) struct Shared {
     /// Heads side by side in one row.
     pub layout: QkvLayout,
     /// Rotation of queries and keys.
