@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{BOUNDS, CODE};
+use crate::isa::{self, tiered};
 
 /// Values that one task quantizes: a multiple of every block size, so that no byte is shared by two tasks.
 const TASK_VALUES: usize = 1 << 14;
@@ -20,14 +21,30 @@ pub(super) fn quantize(values: &[f32], block_size: usize) -> (Vec<u8>, Vec<f32>)
         .zip(packed.par_chunks_mut(TASK_VALUES / 2))
         .zip(scales.par_chunks_mut(TASK_VALUES / block_size))
         .for_each(|((values, packed), scales)| {
-            let blocks = values.chunks(block_size).zip(packed.chunks_mut(block_size / 2));
-            for ((block, packed), scale) in blocks.zip(scales) {
-                *scale = quantize_block(block, packed, block.len() == block_size);
-            }
+            quantize_blocks(isa::tier(), values, packed, scales, block_size);
         });
     (packed, scales)
 }
 
+tiered! {
+    /// Quantizes a stretch of whole blocks. There is no multiply-add here, so every tier has the same bits.
+    fn quantize_blocks(values: &[f32], packed: &mut [u8], scales: &mut [f32], block_size: usize) = blocks_body;
+}
+
+#[inline(always)]
+fn blocks_body<const FMA: bool, const WIDTH: usize>(
+    values: &[f32],
+    packed: &mut [u8],
+    scales: &mut [f32],
+    block_size: usize,
+) {
+    let blocks = values.chunks(block_size).zip(packed.chunks_mut(block_size / 2));
+    for ((block, packed), scale) in blocks.zip(scales) {
+        *scale = quantize_block(block, packed, block.len() == block_size);
+    }
+}
+
+#[inline(always)]
 fn quantize_block(block: &[f32], packed: &mut [u8], whole: bool) -> f32 {
     let absmax = absmax(block);
     let divisor = if absmax < 1e-38 { 1e-38 } else { absmax };
@@ -48,6 +65,7 @@ fn quantize_block(block: &[f32], packed: &mut [u8], whole: bool) -> f32 {
 
 /// Counts the bounds below each value. One bound against all lanes keeps the inner loop free of branches.
 #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN must count as above every bound")]
+#[inline(always)]
 fn codes(scaled: &[f32; LANES]) -> [u32; LANES] {
     let mut codes = [0_u32; LANES];
     for bound in BOUNDS {
@@ -59,6 +77,7 @@ fn codes(scaled: &[f32; LANES]) -> [u32; LANES] {
 }
 
 /// Largest magnitude. The bits of a non-negative f32 order as integers, with NaN above infinity.
+#[inline(always)]
 fn absmax(block: &[f32]) -> f32 {
     f32::from_bits(block.iter().map(|value| value.to_bits() & 0x7fff_ffff).max().unwrap_or(0))
 }

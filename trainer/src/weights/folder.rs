@@ -94,6 +94,13 @@ impl SafetensorsSource {
         Some((entry, &shard.map[entry.range.clone()]))
     }
 
+    /// Gives the memory of a tensor's pages back to the system.
+    fn release(&self, name: &str) {
+        if let Some(shard) = self.stored.get(name).map(|&shard| &self.shards[shard]) {
+            super::release(&shard.map, &shard.header.tensors[name].range);
+        }
+    }
+
     fn missing(&self, name: &str) -> WeightsError {
         WeightsError::MissingTensor { tensor: name.to_owned(), count: self.stored.len() - self.hidden() }
     }
@@ -137,11 +144,13 @@ impl TensorSource for SafetensorsSource {
             None => {}
         }
         let (entry, bytes) = self.stored(name).ok_or_else(|| self.missing(name))?;
-        to_f32(entry.dtype, bytes).ok_or_else(|| WeightsError::NotFloat {
+        let values = to_f32(entry.dtype, bytes).ok_or_else(|| WeightsError::NotFloat {
             file: self.file_of(name),
             tensor: name.to_owned(),
             dtype: entry.dtype.name(),
-        })
+        });
+        self.release(name);
+        values
     }
 
     fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError> {

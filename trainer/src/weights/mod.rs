@@ -121,3 +121,16 @@ fn map(path: &Path) -> Result<memmap2::Mmap, WeightsError> {
         WeightsError::Io(std::io::Error::new(source.kind(), format!("{}: {source}", path.display())))
     })
 }
+
+/// Gives the pages of a stretch that has been read back to the system, so that loading a model does not take
+/// the size of its file in memory on top of what is kept. Reading them again is possible, and slower.
+fn release(map: &memmap2::Mmap, range: &std::ops::Range<usize>) {
+    #[cfg(unix)]
+    {
+        #[expect(unsafe_code, reason = "the advice is unchecked in general")]
+        // SAFETY: the map is read-only and of a file, so dropped pages come back with the same content.
+        let _ = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+    }
+}

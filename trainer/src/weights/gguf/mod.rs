@@ -97,7 +97,9 @@ impl TensorSource for GgufSource {
 
     fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
         let (tensor, rows) = self.find(name)?;
-        Ok(read(tensor, rows, &self.map))
+        let values = read(tensor, rows, &self.map);
+        super::release(&self.map, &tensor.range);
+        Ok(values)
     }
 
     fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError> {
