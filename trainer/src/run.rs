@@ -91,7 +91,9 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     let started = Instant::now();
     let decoder = prepared.base.load(precision(&recipe.model), &device)?;
     let mut log = RunLog::open(folder, &progress, prepared.steps, verbosity)?;
-    warnings.iter().for_each(|warning| log.shown().warn(warning));
+    for warning in &warnings {
+        log.shown().warn(warning);
+    }
     log.shown().detail(&format!("read the weights in {:.2} s", started.elapsed().as_secs_f64()));
     if progress.step > 0 {
         log.shown().note(&format!("continuing after step {} of {}", progress.step, prepared.steps));

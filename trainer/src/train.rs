@@ -156,7 +156,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         let step = progress.step + 1;
 
         // 2. Forward and backward. Losses are sums over tokens, divided once.
-        let mut tree = Tree::new(|left: (f64, Gradients), right| (left.0 + right.0, left.1.add(right.1)));
+        let mut tree = Tree::new(|left: (f64, Gradients), right| (left.0 + right.0, left.1.plus(right.1)));
         for batch in micro_batches.iter().filter(|batch| batch.target_tokens() > 0) {
             let dropout = DropoutPlan { probability: cfg.dropout, seed: cfg.seed, micro_batch: batch.index };
             let input = Input::from(batch);

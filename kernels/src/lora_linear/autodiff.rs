@@ -41,8 +41,8 @@ impl<B: LoraLinearBackend, C: CheckpointStrategy> LoraLinearBackend for Autodiff
         group: Group,
     ) -> FloatTensor<Self> {
         let inputs = [x, a0, b0, a1, b1, a2, b2];
-        let prepared = LoraLinearBackward.prepare::<C>(inputs.each_ref().map(|tensor| tensor.node()));
-        let [x, a0, b0, a1, b1, a2, b2] = inputs.map(|tensor| tensor.into_primitive());
+        let prepared = LoraLinearBackward.prepare::<C>(inputs.each_ref().map(FloatTensor::<Self>::node));
+        let [x, a0, b0, a1, b1, a2, b2] = inputs.map(FloatTensor::<Self>::into_primitive);
         let y = B::lora_linear(
             x.clone(),
             a0.clone(),

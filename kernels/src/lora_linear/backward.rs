@@ -91,7 +91,9 @@ fn low_rank(
     let b_operand = Operand::Dense { data: b, stride: rank, shape: [out, rank] };
     let c = ViewMut { data: &mut u, stride: rank };
     matmul(m, rank, out, View { data: dy, stride: n }, &b_operand, c, Mode::Write);
-    u.iter_mut().for_each(|value| *value *= lora.scale);
+    for value in &mut u {
+        *value *= lora.scale;
+    }
 
     let xd = dropped(x, lora);
     let mut da = vec![0.0f32; rank * k];

@@ -51,7 +51,9 @@ pub(super) fn down(x: &[f32], a: &[f32], m: usize, k: usize, lora: LowRank) -> V
     let a = Operand::Transposed { data: a, shape: [k, lora.rank] };
     let c = ViewMut { data: &mut t, stride: lora.rank };
     matmul(m, lora.rank, k, view, &a, c, Mode::Write);
-    t.iter_mut().for_each(|value| *value *= lora.scale);
+    for value in &mut t {
+        *value *= lora.scale;
+    }
     t
 }
 

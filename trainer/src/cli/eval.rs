@@ -36,9 +36,9 @@ pub(super) fn run(args: &args::Eval, global: &Global) -> anyhow::Result<()> {
         write_logits(path, &loaded, dataset.eval())?;
     }
     if args.json {
-        print_json(args, &evaluation)?
+        print_json(args, &evaluation)?;
     } else {
-        print_text(&evaluation)?
+        print_text(&evaluation)?;
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Decoder {
             x = block.after_attention(x, heads, adapted, &mut leaves);
         }
         cache.tokens += input_ids.len();
-        let last = x.slice([input_ids.len() - 1..input_ids.len()]);
+        let last = x.narrow(0, input_ids.len() - 1, 1);
         values(self.head_logits(last))
     }
 

@@ -36,8 +36,8 @@ pub struct Decoder {
 
 /// What the forward pass keeps of one block for the backward pass.
 enum Kept {
-    Input(Tensor<2>),
-    Graph(Graph),
+    Input(Box<Tensor<2>>),
+    Graph(Box<Graph>),
 }
 
 /// A block's autodiff graph: its input leaf, its factor leaves and its output.
@@ -94,9 +94,9 @@ impl Decoder {
             if activation == Activation::Keep {
                 let graph = self.graph(layer, x, input, adapted);
                 x = graph.y.clone().inner();
-                kept.push(Kept::Graph(graph));
+                kept.push(Kept::Graph(Box::new(graph)));
             } else {
-                kept.push(Kept::Input(x.clone()));
+                kept.push(Kept::Input(Box::new(x.clone())));
                 let constant = Adapted { tracked: false, ..adapted };
                 x = block.forward(x, input, &self.shared, constant, &mut Vec::new());
             }
@@ -105,8 +105,8 @@ impl Decoder {
         let mut gradients = Gradients::new(adapter.modules().len());
         for (layer, kept) in kept.into_iter().enumerate().rev() {
             let graph = match kept {
-                Kept::Graph(graph) => graph,
-                Kept::Input(x) => self.graph(layer, x, input, adapted),
+                Kept::Graph(graph) => *graph,
+                Kept::Input(x) => self.graph(layer, *x, input, adapted),
             };
             dx = graph.backward(dx, &mut gradients);
         }

@@ -20,7 +20,7 @@ impl Gradients {
 
     /// Adds two gradients, element by element.
     #[must_use]
-    pub fn add(self, right: Self) -> Self {
+    pub fn plus(self, right: Self) -> Self {
         let add = |(left, right): (Option<[Tensor<2>; 2]>, Option<[Tensor<2>; 2]>)| {
             let ([la, lb], [ra, rb]) = (left?, right?);
             Some([la + ra, lb + rb])

@@ -76,8 +76,8 @@ pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Oper
     // With few panels (a low-rank product) the rows are shared out instead.
     let task_rows = if panels >= 8 { TASK_ROWS } else { 64 };
     let chunks = m.div_ceil(task_rows);
-    let out = SharedOut(c.data.as_mut_ptr());
-    let ldc = c.stride;
+    let ViewMut { data, stride: ldc } = c;
+    let out = SharedOut(data.as_mut_ptr());
     (0..panels * chunks).into_par_iter().for_each_init(
         || vec![0.0f32; DEPTH.min(k) * width],
         |panel, task| {
