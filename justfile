@@ -20,7 +20,7 @@ bench op="":
 
 # Accept changed snapshots. Say in the commit why they changed.
 bless:
-    INSTA_UPDATE=always cargo test --workspace
+    if command -v cargo-insta >/dev/null; then cargo insta test --accept --workspace; else INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --workspace; echo "snapshots inside test files need cargo-insta (cargo install cargo-insta)"; fi
     git status --short
 
 # The API documentation.
