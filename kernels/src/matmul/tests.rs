@@ -37,7 +37,7 @@ fn check(m: usize, n: usize, k: usize, b: &Operand) {
     }
 }
 
-const SHAPES: [[usize; 3]; 9] = [
+const SHAPES: [[usize; 3]; 10] = [
     [0, 5, 7],
     [1, 1, 1],
     [1, 33, 64],

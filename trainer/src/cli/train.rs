@@ -1,5 +1,7 @@
 //! `seedcorn train`: an adapter from a recipe.
 
+use std::path::{Path, PathBuf};
+
 use super::args::{self, Global};
 use super::check;
 use crate::build::{Prepared, prepare};
@@ -63,7 +65,8 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
         }
     }
     data_line("")?;
-    let adapter = finished.adapter.display();
+    let adapter = from_here(&finished.adapter);
+    let adapter = adapter.display();
     data_line(&format!("adapter: {adapter} (read back, same logits)"))?;
     for line in finished.merged.iter().flat_map(Merged::lines) {
         data_line(&line)?;
@@ -77,4 +80,11 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
     let question = finished.shown.as_ref().map_or("Hello", |[shown, _]| shown.question.as_str());
     let quoted = question.replace('\'', "'\\''");
     data_line(&format!("next: seedcorn generate '{model}' --adapter {adapter} --prompt '{quoted}'"))
+}
+
+/// Writes a path without `..`, from the working folder where it lies below it.
+fn from_here(path: &Path) -> PathBuf {
+    let Ok(whole) = fs_err::canonicalize(path) else { return path.to_owned() };
+    let here = std::env::current_dir().and_then(fs_err::canonicalize);
+    here.ok().and_then(|here| Some(whole.strip_prefix(here).ok()?.to_owned())).unwrap_or(whole)
 }
