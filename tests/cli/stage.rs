@@ -44,7 +44,7 @@ impl Stage {
     pub(crate) fn new() -> Stage {
         let stage = Stage { folder: tempfile::tempdir().unwrap() };
         stage.copy("models/llama", "model");
-        stage.write("data.jsonl", &samples(16));
+        stage.write("data.jsonl", samples(16));
         stage.write("recipe.toml", RECIPE);
         stage
     }

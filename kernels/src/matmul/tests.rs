@@ -80,7 +80,7 @@ fn frozen_weights_equal_the_definition_in_every_storage() {
 #[test]
 fn strided_views_touch_only_their_own_columns() {
     let (a, b) = (random(3 * 10, 5), random(4 * 6, 6));
-    let mut c = vec![7.0f32; 3 * 9];
+    let mut c = [7.0f32; 3 * 9];
     let b = Operand::Dense { data: &b, stride: 6, shape: [4, 6] };
     matmul(
         3,
