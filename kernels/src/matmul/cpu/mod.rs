@@ -5,12 +5,10 @@
     reason = "tiles of one output are written by several threads, with vector instructions"
 )]
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod portable;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use rayon::prelude::*;
 
@@ -67,9 +65,9 @@ pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Oper
     }
     let (kernel, tile_rows, width): (Kernel, usize, usize) = match tier {
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx512 => (avx512::block, avx512::ROWS, avx512::COLS),
+        Tier::Avx512 => (x86::avx512::block, x86::avx512::ROWS, x86::avx512::COLS),
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx2 => (avx2::block, avx2::ROWS, avx2::COLS),
+        Tier::Avx2 => (x86::avx2::block, x86::avx2::ROWS, x86::avx2::COLS),
         _ => (portable::block, portable::ROWS, portable::COLS),
     };
     let panels = n.div_ceil(width);
