@@ -1,6 +1,6 @@
 //! The instruction tier of this process: chosen once, overridable, the same for every op.
 //!
-//! `SEEDCORN_ISA` = `avx512` | `avx2` | `portable` forces a tier; without it the best one that the
+//! `SEEDCORN_ISA` = `amx` | `avx512` | `avx2` | `portable` forces a tier; without it the best one that the
 //! processor offers is taken. Tiers may differ in the last bits of a result, so the tier is part of the
 //! device class that a run records.
 
@@ -12,6 +12,8 @@ pub const ENV: &str = "SEEDCORN_ISA";
 /// A set of vector instructions that the CPU code is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tier {
+    /// AVX-512, and tiles of bf16 for products (AMX-TILE, AMX-BF16, AVX-512 BF16).
+    Amx,
     /// 512-bit vectors with fused multiply-add (AVX-512 F, BW, DQ, VL).
     Avx512,
     /// 256-bit vectors with fused multiply-add (AVX2, FMA).
@@ -22,11 +24,12 @@ pub enum Tier {
 
 impl Tier {
     /// All tiers, best first.
-    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 4] = [Self::Amx, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// Returns the name that `SEEDCORN_ISA` takes.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx",
             Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
@@ -38,6 +41,7 @@ impl Tier {
     #[inline]
     pub fn is_available(self) -> bool {
         match self {
+            Self::Amx => Self::Avx512.is_available() && crate::amx::available(),
             Self::Avx512 => {
                 Self::Avx2.is_available()
                     && std::is_x86_feature_detected!("avx512f")
@@ -155,7 +159,7 @@ macro_rules! tiered {
                 match tier {
                     #[expect(unsafe_code, reason = "calling code compiled for a checked instruction set")]
                     // SAFETY: `is_available` above found every feature that `avx512` enables.
-                    $crate::isa::Tier::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::isa::Tier::Amx | $crate::isa::Tier::Avx512 => return unsafe { avx512($($arg),*) },
                     #[expect(unsafe_code, reason = "calling code compiled for a checked instruction set")]
                     // SAFETY: `is_available` above found every feature that `avx2` enables.
                     $crate::isa::Tier::Avx2 => return unsafe { avx2($($arg),*) },
@@ -207,7 +211,7 @@ mod tests {
     fn tiered_runs_the_body_with_the_tier_s_width() {
         for tier in Tier::available() {
             let width = match tier {
-                Tier::Avx512 => 16.0,
+                Tier::Amx | Tier::Avx512 => 16.0,
                 Tier::Avx2 => 8.0,
                 Tier::Portable => 4.0,
             };

@@ -1,5 +1,7 @@
 //! Numeric operations of Seedcorn: one folder per op, each with its reference, CPU code and gradient.
 pub mod adamw;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 mod flex;
 pub mod frozen;

@@ -1,7 +1,7 @@
 //! The definition of row-wise int8, one row at a time.
 
 /// 1/127 as bitsandbytes writes it.
-const RECIPROCAL: f32 = 7.874_016e-3;
+pub(crate) const RECIPROCAL: f32 = 7.874_016e-3;
 
 /// Quantizes one row into `codes` and returns its scale.
 pub fn quantize_row(row: &[f32], codes: &mut [i8]) -> f32 {

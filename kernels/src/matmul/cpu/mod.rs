@@ -65,7 +65,7 @@ pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Oper
     }
     let (kernel, tile_rows, width): (Kernel, usize, usize) = match tier {
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx512 => (x86::avx512::block, x86::avx512::ROWS, x86::avx512::COLS),
+        Tier::Amx | Tier::Avx512 => (x86::avx512::block, x86::avx512::ROWS, x86::avx512::COLS),
         #[cfg(target_arch = "x86_64")]
         Tier::Avx2 => (x86::avx2::block, x86::avx2::ROWS, x86::avx2::COLS),
         _ => (portable::block, portable::ROWS, portable::COLS),
