@@ -6,6 +6,7 @@ pub mod attention;
 mod flex;
 pub mod frozen;
 pub mod gated_act;
+pub mod gated_mlp;
 pub mod ggml;
 pub mod int8;
 pub mod isa;

@@ -188,6 +188,25 @@ impl Rows for Nf4Rows<'_> {
     }
 }
 
+/// Rows that were packed as left tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct TileRows<'a> {
+    /// `[rows / 16][k / 32]` tiles.
+    pub tiles: &'a [u16],
+    /// Tiles along a row.
+    pub k_tiles: usize,
+}
+
+impl Rows for TileRows<'_> {
+    #[inline(always)]
+    unsafe fn load(&self, row: usize, col: usize) -> __m512i {
+        let tile = row / LANES * self.k_tiles + col / DEPTH;
+        let at = &self.tiles[tile * TILE + row % LANES * DEPTH..][..DEPTH];
+        // SAFETY: there are 32 elements.
+        unsafe { _mm512_loadu_si512(at.as_ptr().cast()) }
+    }
+}
+
 /// Any storage, read through f32.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadRows<'a>(pub &'a crate::frozen::FrozenWeight);

@@ -22,11 +22,16 @@ pub(super) fn gated_act(tier: Tier, gate_up: &[f32], dy: &[f32], f: usize, kind:
     let mut d = vec![0.0; gate_up.len()];
     let chunk = (ROWS_PER_TASK * f).max(1);
     let tasks = d.par_chunks_mut(2 * chunk).zip(gate_up.par_chunks(2 * chunk)).zip(dy.par_chunks(chunk));
-    tasks.for_each(|((d, gate_up), dy)| match kind {
+    tasks.for_each(|((d, gate_up), dy)| rows(tier, gate_up, dy, f, d, kind));
+    d
+}
+
+/// Computes the gradient of rows of `2 f` elements, on the calling thread.
+pub(crate) fn rows(tier: Tier, gate_up: &[f32], dy: &[f32], f: usize, d: &mut [f32], kind: GatedKind) {
+    match kind {
         GatedKind::SwiGlu => swiglu(tier, gate_up, dy, f, d),
         GatedKind::GeGlu => geglu(tier, gate_up, dy, f, d),
-    });
-    d
+    }
 }
 
 tiered! { fn swiglu(gate_up: &[f32], dy: &[f32], f: usize, d: &mut [f32]) = swiglu_body; }
@@ -34,7 +39,7 @@ tiered! { fn geglu(gate_up: &[f32], dy: &[f32], f: usize, d: &mut [f32]) = geglu
 
 #[inline(always)]
 fn swiglu_body<const FMA: bool, const WIDTH: usize>(gate_up: &[f32], dy: &[f32], f: usize, d: &mut [f32]) {
-    rows(gate_up, dy, f, d, |g| {
+    each_row(gate_up, dy, f, d, |g| {
         let e = exp::<FMA>(-g);
         let s = 1.0 / (1.0 + e);
         let rest = if e > f32::MAX { 1.0 } else { e * s };
@@ -44,7 +49,7 @@ fn swiglu_body<const FMA: bool, const WIDTH: usize>(gate_up: &[f32], dy: &[f32],
 
 #[inline(always)]
 fn geglu_body<const FMA: bool, const WIDTH: usize>(gate_up: &[f32], dy: &[f32], f: usize, d: &mut [f32]) {
-    rows(gate_up, dy, f, d, |g| {
+    each_row(gate_up, dy, f, d, |g| {
         let t = tanh::<FMA>(gelu_inner::<FMA>(g));
         let inner_derivative = GELU.0 * fma::<FMA>(3.0 * GELU.1 * g, g, 1.0);
         let half = 0.5 * (1.0 + t);
@@ -57,7 +62,7 @@ fn geglu_body<const FMA: bool, const WIDTH: usize>(gate_up: &[f32], dy: &[f32], 
 
 /// Applies `act`, which gives value and derivative, to rows.
 #[inline(always)]
-fn rows(gate_up: &[f32], dy: &[f32], f: usize, d: &mut [f32], act: impl Fn(f32) -> (f32, f32)) {
+fn each_row(gate_up: &[f32], dy: &[f32], f: usize, d: &mut [f32], act: impl Fn(f32) -> (f32, f32)) {
     let rows = gate_up.chunks_exact(2 * f).zip(dy.chunks_exact(f));
     for ((row, dy), d) in rows.zip(d.chunks_exact_mut(2 * f)) {
         let ((gate, up), (d_gate, d_up)) = (row.split_at(f), d.split_at_mut(f));

@@ -17,6 +17,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
+pub(crate) use backward::rows as gate_rows_backward;
+pub(crate) use cpu::rows as gate_rows;
+
 use crate::{flex, isa};
 
 /// Which function the gate goes through.
