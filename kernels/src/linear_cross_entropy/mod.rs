@@ -28,6 +28,7 @@ use burn::tensor::Tensor;
 
 use crate::flex::{contiguous, slice, tensor};
 use crate::frozen::FrozenWeight;
+use crate::isa;
 
 /// The backend's side of the op.
 #[backend_extension(Autodiff, Flex)]
@@ -65,7 +66,7 @@ impl LinearCrossEntropyBackend for Flex {
         head: FrozenWeight,
         targets: Arc<[i32]>,
     ) -> FloatTensor<Self> {
-        let (loss, _) = cpu::forward(slice(&contiguous(h)), &head, &targets, false);
+        let (loss, _) = cpu::forward(isa::tier(), slice(&contiguous(h)), &head, &targets, false);
         tensor(vec![loss as f32], [1])
     }
 
@@ -74,7 +75,7 @@ impl LinearCrossEntropyBackend for Flex {
         head: FrozenWeight,
         targets: Arc<[i32]>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (loss, dh) = cpu::forward(slice(&contiguous(h)), &head, &targets, true);
+        let (loss, dh) = cpu::forward(isa::tier(), slice(&contiguous(h)), &head, &targets, true);
         (tensor(vec![loss as f32], [1]), tensor(dh, [targets.len(), head.shape()[1]]))
     }
 }

@@ -70,3 +70,26 @@ fn bits_do_not_depend_on_the_number_of_threads() {
     };
     assert!(on(1) == on(2) && on(1) == on(3));
 }
+
+#[test]
+fn speed() {
+    let var = |name: &str, default: usize| std::env::var(name).map_or(default, |v| v.parse().unwrap());
+    let (n, hidden, vocab) = (var("N", 2048), var("H", 576), var("V", 49152));
+    let h: Vec<f32> = (0..n * hidden).map(|i| (i as f32 * 0.37).sin()).collect();
+    let w: Vec<half::bf16> = (0..vocab * hidden).map(|i| half::bf16::from_f32((i as f32 * 0.73).sin() * 0.1)).collect();
+    let head = FrozenWeight::new(Storage::Bf16(w), [vocab, hidden], Compute::Bf16);
+    let targets: Vec<i32> = (0..n).map(|i| (i * 7919 % vocab) as i32).collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(var("T", 1)).build().unwrap();
+    for gradient in [true, false] {
+        let mut best = f64::MAX;
+        for _ in 0..var("R", 5) {
+            let cpu = || { let mut t: libc::timespec = unsafe { std::mem::zeroed() }; unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut t) }; t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9 };
+            let start = cpu();
+            let (loss, _) = pool.install(|| super::cpu::forward(crate::isa::tier(), &h, &head, &targets, gradient));
+            let t = cpu() - start;
+            best = best.min(t);
+            println!("{gradient} {loss} {:.1} ms", t * 1e3);
+        }
+        println!("{gradient} best {:.1} ms {:.0} GFLOP/s", best * 1e3, (if gradient { 4.0 } else { 2.0 }) * (n * hidden * vocab) as f64 / best * 1e-9);
+    }
+}
