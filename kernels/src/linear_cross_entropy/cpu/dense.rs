@@ -45,6 +45,7 @@ impl<'a> Dense<'a> {
         }
         let sums = vec![0.0; if gradient { x.len() } else { 0 }];
         let (logits, weight) = (vec![0.0; rows.len() * width], vec![0.0; width * hidden]);
+        let gradient = gradient && hidden > 0;
         Self { tier, head, gradient, width, x, logits, weight, sums }
     }
 }

@@ -6,10 +6,10 @@
 #![expect(unsafe_code, reason = "tiles and vector instructions, and operands that lie in one buffer")]
 
 use std::arch::x86_64::{
-    __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps,
-    _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    __m512, __m512bh, __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
+    _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
+    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_si512, _mm512_sub_ps,
 };
 use std::cell::RefCell;
 use std::mem::transmute;
@@ -22,7 +22,14 @@ use crate::amx::pack::{F32Rows, Rows, left, right_from_columns, right_from_rows}
 use crate::amx::{BLOCK, Block, DEPTH, LANES, TILE, Tiles};
 
 /// Rows whose logits of one block are in cache at one time.
-const SLAB: usize = 64;
+const SLAB: usize = BLOCK;
+
+/// Largest `hidden` for which both packings of 512 rows of the head stay in a cache of 2 MiB.
+const WIDE: usize = 1024;
+
+/// Tiles of `k` that a product takes at a time: with them the slab's side (18 KiB) stays in the innermost cache
+/// while the head's side goes through it.
+const CHAIN: usize = 9;
 
 /// A cache line: tiles and vectors are read from whole ones.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -66,7 +73,7 @@ struct Gathered<'a> {
 
 impl Rows for Gathered<'_> {
     #[inline(always)]
-    unsafe fn load(&self, row: usize, col: usize) -> std::arch::x86_64::__m512i {
+    unsafe fn load(&self, row: usize, col: usize) -> __m512i {
         // SAFETY: as the caller vouches; a row's token lies in `h`.
         unsafe { self.h.load(self.rows[row].token, col) }
     }
@@ -77,7 +84,7 @@ impl<R: Rows + Sync> Tiled<R> {
     /// Where there are no tiles, or `hidden` is 0.
     pub(super) fn new(h: &[f32], weight: R, hidden: usize, rows: &[Row], gradient: bool) -> Self {
         assert!(crate::amx::available() && hidden > 0, "tiles asked for without a check");
-        let width: usize = std::env::var("W").map_or(512, |v| v.parse().unwrap());
+        let width = if hidden <= WIDE { 512 } else { 256 };
         let (k_tiles, padded) = (hidden.div_ceil(DEPTH), rows.len().next_multiple_of(BLOCK));
         let mut tiles = lines(padded / LANES * k_tiles * TILE_LINES);
         let gathered = Gathered { h: F32Rows { data: h, stride: hidden, width: hidden }, rows };
@@ -86,8 +93,7 @@ impl<R: Rows + Sync> Tiled<R> {
             unsafe { left(&gathered, group * LANES, rows.len(), 0, k_tiles, out.as_mut_ptr().cast()) };
         });
         let side = width / LANES * k_tiles * TILE_LINES;
-        let (by_row, sums) =
-            if gradient { (side, padded * (2 * k_tiles + 1)) } else { (0, 0) };
+        let (by_row, sums) = if gradient { (side, padded * (2 * k_tiles + 1)) } else { (0, 0) };
         Self {
             weight,
             gradient,
@@ -100,9 +106,10 @@ impl<R: Rows + Sync> Tiled<R> {
         }
     }
 
-    /// Lines between two rows of the sums: odd, so that the rows of a tile lie in different sets of the cache.
+    /// Lines between two rows of the sums, 0 without a gradient: odd, so that the rows of a tile lie in different
+    /// sets of the cache.
     fn sums_lines(&self) -> usize {
-        2 * self.k_tiles + 1
+        if self.gradient { 2 * self.k_tiles + 1 } else { 0 }
     }
 
     /// Packs a block of the head both ways.
@@ -129,53 +136,67 @@ impl<R: Rows + Sync> Tiled<R> {
     /// Takes a packed block into a slab of at most [`SLAB`] rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn slab(&self, tiles: &Tiles, block: &Range<usize>, rows: &mut [Row], h: &[Line], sums: &mut [Line]) {
-        let (k_tiles, v_tiles, pairs) =
-            (self.k_tiles, block.len().div_ceil(DEPTH), rows.len().div_ceil(BLOCK));
+        let (k_tiles, v_tiles) = (self.k_tiles, block.len().div_ceil(DEPTH));
         let stride = v_tiles * DEPTH + LANES;
+        assert!(h.len() == 2 * k_tiles * TILE_LINES, "a slab without its rows");
+        assert!(sums.len() == self.sums_lines() * SLAB, "a slab without its sums");
         SCRATCH.with_borrow_mut(|[logits, e]| {
             logits.resize(logits.len().max(SLAB * stride / LANES), Line([0.0; LANES]));
-            e.resize(e.len().max(SLAB / LANES * v_tiles * TILE_LINES), Line([0.0; LANES]));
-            assert!(h.len() >= 2 * pairs * k_tiles * TILE_LINES, "a slab without its rows");
+            e.resize(e.len().max(2 * v_tiles * TILE_LINES), Line([0.0; LANES]));
+            let product_logits = Product {
+                a: h.as_ptr().cast(),
+                b: self.columns.as_ptr().cast(),
+                columns: v_tiles,
+                k_tiles,
+                c: logits.as_mut_ptr().cast(),
+                ldc: stride,
+                add: false,
+                next: sums,
+            };
             // SAFETY: `h` was checked, `pack` filled the columns of this block, the scratch was made to fit.
-            unsafe {
-                product(tiles, Product {
-                    a: h.as_ptr().cast(),
-                    b: self.columns.as_ptr().cast(),
-                    pairs: [pairs, v_tiles],
-                    k_tiles,
-                    c: logits.as_mut_ptr().cast(),
-                    ldc: stride,
-                    add: false,
-                });
-            }
-            let lines = self.sums_lines();
-            for (index, row) in rows.iter_mut().enumerate() {
-                let logits: &mut [f32] = &mut bytemuck::cast_slice_mut(logits)[index * stride..][..v_tiles * DEPTH];
-                let tile = index / LANES * v_tiles * TILE_LINES + index % LANES;
-                logits[block.len()..].fill(f32::NEG_INFINITY);
-                let e = self.gradient.then(|| &mut e[tile..][..(v_tiles - 1) * TILE_LINES + 1]);
-                let factor = softmax_row(logits, block, row, e);
-                if self.gradient && factor != 1.0 {
-                    let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut sums[index * lines..][..lines]);
-                    sums.iter_mut().for_each(|sum| *sum *= factor);
-                }
-            }
+            unsafe { product(tiles, product_logits) };
+            self.softmax(block, rows, bytemuck::cast_slice_mut(logits), e, sums);
             if self.gradient {
-                assert!(sums.len() >= pairs * BLOCK * lines, "a slab without its sums");
+                let product_sums = Product {
+                    a: e.as_ptr().cast(),
+                    b: self.by_row.as_ptr().cast(),
+                    columns: k_tiles,
+                    k_tiles: v_tiles,
+                    c: sums.as_mut_ptr().cast(),
+                    ldc: self.sums_lines() * LANES,
+                    add: true,
+                    next: &[],
+                };
                 // SAFETY: `sums` was checked, `pack` filled the rows of this block, the scratch was made to fit.
-                unsafe {
-                    product(tiles, Product {
-                        a: e.as_ptr().cast(),
-                        b: self.by_row.as_ptr().cast(),
-                        pairs: [pairs, k_tiles],
-                        k_tiles: v_tiles,
-                        c: sums.as_mut_ptr().cast(),
-                        ldc: lines * LANES,
-                        add: true,
-                    });
-                }
+                unsafe { product(tiles, product_sums) };
             }
         });
+    }
+
+    /// Turns a slab's logits into `e`, left tiles `[2][block / 32]`, and scales its sums where a maximum rose.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn softmax(
+        &self,
+        block: &Range<usize>,
+        rows: &mut [Row],
+        logits: &mut [f32],
+        e: &mut [Line],
+        sums: &mut [Line],
+    ) {
+        let (v_tiles, lines) = (block.len().div_ceil(DEPTH), self.sums_lines());
+        let stride = v_tiles * DEPTH + LANES;
+        for (index, row) in rows.iter_mut().enumerate() {
+            let logits = &mut logits[index * stride..][..v_tiles * DEPTH];
+            // Rows of the head that do not exist have a logit of 0 so far.
+            logits[block.len()..].fill(f32::NEG_INFINITY);
+            let first = (index / LANES * v_tiles) * TILE_LINES + index % LANES;
+            let e = self.gradient.then(|| &mut e[first..][..(v_tiles - 1) * TILE_LINES + 1]);
+            let factor = softmax_row(logits, block, row, e);
+            if self.gradient && factor != 1.0 {
+                let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut sums[index * lines..][..lines]);
+                sums.iter_mut().for_each(|sum| *sum *= factor);
+            }
+        }
     }
 }
 
@@ -208,32 +229,46 @@ impl<R: Rows + Sync> Engine for Tiled<R> {
     }
 }
 
-/// `c = a . b` or `c += a . b` of operands that are tiles throughout.
-struct Product {
+/// `c = a . b` or `c += a . b` of operands that are tiles throughout, for one slab.
+struct Product<'a> {
     a: *const u16,
     b: *const u16,
-    /// Rows and columns of `c`, in blocks of 32.
-    pairs: [usize; 2],
+    /// Columns of `c`, in blocks of 32.
+    columns: usize,
     k_tiles: usize,
     c: *mut f32,
     ldc: usize,
     add: bool,
+    /// What comes next, to be on its way by then.
+    next: &'a [Line],
 }
 
 /// # Safety
 /// The operands are as large as the product says.
 #[inline(always)]
 unsafe fn product(tiles: &Tiles, p: Product) {
-    let side = |start: *const u16, pair: usize| {
-        let first = start.wrapping_add(2 * pair * p.k_tiles * TILE);
-        [first, first.wrapping_add(p.k_tiles * TILE)]
-    };
-    for column in 0..p.pairs[1] {
-        for row in 0..p.pairs[0] {
-            let c = p.c.wrapping_add(row * BLOCK * p.ldc + column * BLOCK);
-            let (a, b) = (side(p.a, row), side(p.b, column));
-            // SAFETY: as the caller vouches.
-            unsafe { tiles.block(Block { a, b, k_tiles: p.k_tiles, c, ldc: p.ldc, add: p.add }) };
+    let mut next = p.next.chunks(p.next.len().div_ceil(p.columns).max(1));
+    for start in (0..p.k_tiles).step_by(CHAIN) {
+        let pair = |first: *const u16| {
+            let first = first.wrapping_add(start * TILE);
+            [first, first.wrapping_add(p.k_tiles * TILE)]
+        };
+        for column in 0..p.columns {
+            let block = Block {
+                a: pair(p.a),
+                b: pair(p.b.wrapping_add(2 * column * p.k_tiles * TILE)),
+                k_tiles: CHAIN.min(p.k_tiles - start),
+                c: p.c.wrapping_add(column * BLOCK),
+                ldc: p.ldc,
+                add: p.add || start > 0,
+            };
+            // SAFETY: as the caller vouches; a prefetch touches nothing.
+            unsafe {
+                tiles.block(block);
+                for line in next.next().into_iter().flatten() {
+                    _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast());
+                }
+            }
         }
     }
 }
@@ -268,7 +303,7 @@ fn softmax_row(logits: &[f32], block: &Range<usize>, row: &mut Row, e: Option<&m
                 let [low, high] = exps(chunk);
                 // SAFETY: a line is 64 bytes.
                 unsafe {
-                    let line = transmute::<_, std::arch::x86_64::__m512i>(_mm512_cvtne2ps_pbh(high, low));
+                    let line = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
                     _mm512_storeu_si512(out.0.as_mut_ptr().cast(), line);
                 }
             }
