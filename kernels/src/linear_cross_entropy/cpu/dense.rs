@@ -84,7 +84,9 @@ impl Engine for Dense<'_> {
         rows.par_iter_mut().zip(logits.par_chunks_exact_mut(cols)).zip(sums).for_each(|(pair, sums)| {
             let factor = softmax(pair);
             if factor != 1.0 {
-                sums.iter_mut().for_each(|sum| *sum *= factor);
+                for sum in sums {
+                    *sum *= factor;
+                }
             }
         });
         let b = Operand::Dense { data: weight, stride: hidden, shape: [cols, hidden] };

@@ -190,11 +190,13 @@ impl<R: Rows + Sync> Tiled<R> {
             // Rows of the head that do not exist have a logit of 0 so far.
             logits[block.len()..].fill(f32::NEG_INFINITY);
             let first = (index / LANES * v_tiles) * TILE_LINES + index % LANES;
-            let e = self.gradient.then(|| &mut e[first..][..(v_tiles - 1) * TILE_LINES + 1]);
+            let e = self.gradient.then(|| &mut e[first..][..=(v_tiles - 1) * TILE_LINES]);
             let factor = softmax_row(logits, block, row, e);
             if self.gradient && factor != 1.0 {
                 let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut sums[index * lines..][..lines]);
-                sums.iter_mut().for_each(|sum| *sum *= factor);
+                for sum in sums {
+                    *sum *= factor;
+                }
             }
         }
     }
@@ -230,6 +232,7 @@ impl<R: Rows + Sync> Engine for Tiled<R> {
 }
 
 /// `c = a . b` or `c += a . b` of operands that are tiles throughout, for one slab.
+#[derive(Clone, Copy)]
 struct Product<'a> {
     a: *const u16,
     b: *const u16,
