@@ -8,6 +8,7 @@ pub mod frozen;
 pub mod gated_act;
 pub mod gated_mlp;
 pub mod ggml;
+pub mod heap;
 pub mod int8;
 pub mod isa;
 pub mod linear_cross_entropy;

@@ -165,7 +165,7 @@ fn inner(
         terms.push((&narrow.tiles, &lora.a));
     }
     let mut inner = Inner { dg: Left::new(f), du: Left::new(f), h: Left::new(f) };
-    let (mut pair, mut d_pair) = ([0.0f32; BLOCK * 2 * COLUMNS], [0.0f32; BLOCK * 2 * COLUMNS]);
+    let mut pair = [0.0f32; BLOCK * 2 * COLUMNS];
     let (mut h, mut dh) = ([0.0f32; BLOCK * COLUMNS], [0.0f32; BLOCK * COLUMNS]);
     let (tier, kind) = (isa::tier(), shared.config.kind);
     for column in (0..f).step_by(COLUMNS) {
@@ -174,10 +174,10 @@ fn inner(
             gate_up(tiles, n, &shared.forward, narrow, slab, column, &mut pair);
             multiply(tiles, &terms, slab, column / BLOCK..(column + COLUMNS) / BLOCK, &mut dh, COLUMNS);
             gate_rows(tier, &pair, COLUMNS, &mut h, kind);
-            gate_rows_backward(tier, &pair, &dh, COLUMNS, &mut d_pair, kind);
+            gate_rows_backward(tier, &mut pair, &dh, COLUMNS, kind);
             inner.h.pack(slab * BLOCK, BLOCK, &h, BLOCK, COLUMNS, column);
             for (half, out) in [&mut inner.dg, &mut inner.du].into_iter().enumerate() {
-                out.pack_strided(slab * BLOCK, &d_pair[half * COLUMNS..], 2 * COLUMNS, COLUMNS, column);
+                out.pack_strided(slab * BLOCK, &pair[half * COLUMNS..], 2 * COLUMNS, COLUMNS, column);
             }
         }
     }
