@@ -308,10 +308,38 @@ pub(crate) unsafe fn right_from_rows<R: Rows>(
     }
 }
 
+/// Packs columns `col .. col + 32` as two rows of left tiles whose `k` runs over the rows: `k_tiles` tiles
+/// each, from row `row` on, zero beyond `end`.
+///
+/// # Safety
+/// As [`Rows::load`]; each `out` may be written at `k_tiles` tiles.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) unsafe fn left_from_columns<R: Rows>(
+    rows: &R,
+    row: usize,
+    end: usize,
+    col: usize,
+    k_tiles: usize,
+    out: [*mut u16; 2],
+) {
+    // A line of a right tile is 16 columns of two rows: its transpose is a line of a left tile.
+    // SAFETY: as the caller vouches.
+    unsafe { right_from_rows(rows, row, end, col, k_tiles, out) };
+    for tile in out.into_iter().flat_map(|out| (0..k_tiles).map(move |tile| out.wrapping_add(tile * TILE))) {
+        // SAFETY: the tile was just written.
+        unsafe {
+            let lines = std::array::from_fn(|pair| _mm512_loadu_si512(tile.add(pair * DEPTH).cast()));
+            for (lane, line) in transposed(lines).into_iter().enumerate() {
+                _mm512_storeu_si512(tile.add(lane * DEPTH).cast(), line);
+            }
+        }
+    }
+}
+
 /// Transposes 16 x 16 words of 32 bits.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+pub(crate) fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     let mut pairs = rows;
     for i in (0..LANES).step_by(2) {
         pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);

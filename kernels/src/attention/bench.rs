@@ -5,10 +5,12 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use divan::{Bencher, black_box};
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout, attention};
+use seedcorn_kernels::frozen::Compute;
 
 const TOKENS: usize = 2048;
 const LAYOUT: QkvLayout = QkvLayout { num_heads: 9, num_kv_heads: 3, head_dim: 64 };
-const CFG: AttentionConfig = AttentionConfig { scale: 0.125, window: None, soft_cap: None };
+const CFG: AttentionConfig =
+    AttentionConfig { scale: 0.125, window: None, soft_cap: None, compute: Compute::Bf16 };
 
 fn main() {
     divan::main();

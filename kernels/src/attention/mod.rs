@@ -23,6 +23,8 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::frozen::Compute;
 use crate::{flex, isa};
 
 pub use decode::attention_decode;
@@ -38,12 +41,15 @@ pub use layout::QkvLayout;
 /// What besides the layout decides the scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionConfig {
-    /// Factor on `q . k`; usually `1 / sqrt(head_dim)`.
+    /// Factor on `q . k`; usually `1 / sqrt(head_dim)`; above 0.
     pub scale: f32,
     /// Tokens that a query sees, itself included; at least 1. None: all before it.
     pub window: Option<usize>,
     /// Bound that scores approach through tanh; above 0. None: unbounded.
     pub soft_cap: Option<f32>,
+    /// What the products are made of. `Bf16` is followed on [`Tier::Amx`](isa::Tier) only, and elsewhere
+    /// computed as `F32`: without a matrix unit rounding would cost time and save none.
+    pub compute: Compute,
 }
 
 impl AttentionConfig {
@@ -53,6 +59,7 @@ impl AttentionConfig {
     }
 
     fn assert_usable(self) {
+        assert!(self.scale > 0.0, "`attention`: scale {}", self.scale);
         assert!(self.window != Some(0), "`attention`: a window of 0 sees no key");
         assert!(self.soft_cap.is_none_or(|cap| cap > 0.0), "`attention`: soft cap {:?}", self.soft_cap);
     }
@@ -95,7 +102,7 @@ pub trait AttentionBackend: Backend {
 /// - result: `[t, num_heads * head_dim]`
 ///
 /// # Panics
-/// If the shapes disagree, or `cfg` has a window of 0 or a soft cap that is not above 0.
+/// If the shapes disagree, or `cfg` has a window of 0 or a scale or soft cap that is not above 0.
 pub fn attention(qkv: Tensor<2>, layout: QkvLayout, segments: Arc<[u32]>, cfg: AttentionConfig) -> Tensor<2> {
     let [t, width] = qkv.dims();
     layout.assert_fits("attention", width);

@@ -1,0 +1,301 @@
+//! The element-wise loops on tiles of scores, 16 queries to a register.
+
+use std::arch::x86_64::{
+    __m512, __m512i, _CMP_NEQ_UQ, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cmpgt_epi32_mask, _mm512_cmplt_epi32_mask, _mm512_cvtne2ps_pbh,
+    _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps, _mm512_unpackhi_epi16, _mm512_unpacklo_epi16,
+};
+use std::mem::transmute;
+
+use super::{BLOCK, LINE_F32, SCORES};
+use crate::amx::pack::transposed;
+use crate::amx::{DEPTH, LANES};
+use crate::vector::tanh;
+
+/// One value for each of the 32 queries of a column tile.
+pub(super) type PerQuery = [__m512; 2];
+
+/// Computes `2^x`: `2^floor(x)` times a polynomial in the rest; exact at 0, 0 at minus infinity, NaN kept.
+///
+/// The polynomial of degree 4 has a relative error of 2.9e-6 (minimax fit with constant term 1).
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) fn exp2(x: __m512) -> __m512 {
+    let rest = _mm512_reduce_ps::<1>(x);
+    let mut p = _mm512_set1_ps(0.013_426_685);
+    for coefficient in [0.052_242_473, 0.241_280_21, 0.693_044_84, 1.0] {
+        p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(coefficient));
+    }
+    _mm512_scalef_ps(p, x)
+}
+
+/// Bounds scores to `cap tanh(scale s / cap)`.
+///
+/// # Safety
+/// `scores` may be read and written at [`SCORES`] elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,fma")]
+pub(super) unsafe fn cap_scores(scores: *mut f32, scale: f32, cap: f32) {
+    // SAFETY: as the caller vouches.
+    let scores = unsafe { std::slice::from_raw_parts_mut(scores, SCORES) };
+    for s in scores {
+        *s = cap * tanh::<true>(*s * scale / cap);
+    }
+}
+
+/// Sets the scores of keys from `key` on that queries from `query` on do not see to minus infinity.
+///
+/// # Safety
+/// `scores` may be written at [`SCORES`] elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+pub(super) unsafe fn hide(scores: *mut f32, query: usize, key: usize, window: Option<usize>) {
+    let hidden = _mm512_set1_ps(f32::NEG_INFINITY);
+    // Counted from `query` on; a window that long hides nothing in any tile that is visited.
+    let window = window.unwrap_or(usize::MAX).min(1 << 30) as i32;
+    let ahead = (query as i64 - key as i64) as i32;
+    let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for half in 0..2 {
+        let distance = _mm512_add_epi32(lanes, _mm512_set1_epi32(ahead + (half * LANES) as i32));
+        for j in 0..BLOCK {
+            let key = _mm512_set1_epi32(j as i32);
+            let later = _mm512_cmpgt_epi32_mask(key, distance);
+            let first = _mm512_add_epi32(key, _mm512_set1_epi32(window - 1));
+            let past = _mm512_cmplt_epi32_mask(first, distance);
+            // SAFETY: as the caller vouches.
+            unsafe { _mm512_mask_storeu_ps(scores.add(j * BLOCK + half * LANES), later | past, hidden) };
+        }
+    }
+}
+
+/// The state of the online softmax of one column tile, in powers of two.
+#[derive(Clone, Copy)]
+pub(super) struct Softmax {
+    pub(super) max: PerQuery,
+    pub(super) sum: PerQuery,
+}
+
+impl Softmax {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    #[inline]
+    pub(super) fn new() -> Self {
+        // Not minus infinity: a query may see no key of the first blocks, and then subtracts this from one.
+        Self { max: [_mm512_set1_ps(f32::MIN); 2], sum: [_mm512_setzero_ps(); 2] }
+    }
+
+    /// Turns raw scores of `keys` keys into probabilities relative to the new maximum, as right tiles with
+    /// `k` along the keys; returns what earlier sums have to be multiplied by, or none if by 1.
+    ///
+    /// The columns of `p` are in the order of [`query_of_column`].
+    ///
+    /// # Safety
+    /// `scores` may be read at `keys` rows of 32, a multiple of 32; each `p` may be written at as many / 32
+    /// tiles.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    #[inline]
+    pub(super) unsafe fn step(
+        &mut self,
+        scores: *const f32,
+        keys: usize,
+        factor: f32,
+        p: [*mut u16; 2],
+    ) -> Option<PerQuery> {
+        let factor = _mm512_set1_ps(factor);
+        // SAFETY: as the caller vouches.
+        let highest = unsafe { column_maxima(scores, keys) };
+        let max = [0, 1].map(|half| _mm512_max_ps(self.max[half], _mm512_mul_ps(highest[half], factor)));
+        let mut sums = [[_mm512_setzero_ps(); 2]; 2];
+        for pair in 0..keys / 2 {
+            let mut rows = [[_mm512_setzero_ps(); 2]; 2];
+            for (row, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                // SAFETY: as the caller vouches.
+                let s = unsafe { _mm512_loadu_ps(scores.add((2 * pair + row) * BLOCK + half * LANES)) };
+                rows[row][half] = exp2(_mm512_fmsub_ps(s, factor, max[half]));
+                sums[row][half] = _mm512_add_ps(sums[row][half], rows[row][half]);
+            }
+            // SAFETY: as the caller vouches.
+            unsafe { store_pair([narrow(rows[0]), narrow(rows[1])], p, pair) };
+        }
+        let old = [0, 1].map(|half| exp2(_mm512_sub_ps(self.max[half], max[half])));
+        for half in 0..2 {
+            let sum = _mm512_add_ps(sums[0][half], sums[1][half]);
+            self.sum[half] = _mm512_fmadd_ps(self.sum[half], old[half], sum);
+        }
+        self.max = max;
+        let one = _mm512_set1_ps(1.0);
+        let moved = old.map(|old| _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(old, one));
+        (moved != [0, 0]).then_some(old)
+    }
+}
+
+/// The largest score of each query; a NaN counts as nothing.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+unsafe fn column_maxima(scores: *const f32, keys: usize) -> PerQuery {
+    // Four chains for each half, to hide the latency of a maximum.
+    let mut chains = [[_mm512_set1_ps(f32::NEG_INFINITY); 2]; 4];
+    for j in (0..keys).step_by(4) {
+        for (chain, half) in (0..4).flat_map(|chain| [(chain, 0), (chain, 1)]) {
+            // SAFETY: as the caller vouches.
+            let s = unsafe { _mm512_loadu_ps(scores.add((j + chain) * BLOCK + half * LANES)) };
+            chains[chain][half] = _mm512_max_ps(s, chains[chain][half]);
+        }
+    }
+    [0, 1].map(|half| {
+        let [a, b, c, d] = chains.map(|chain| chain[half]);
+        _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d))
+    })
+}
+
+/// Rounds the values of one key to bf16: a line of a left tile with `k` along the queries.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) fn narrow(row: PerQuery) -> __m512i {
+    // SAFETY: both are 64 bytes of any bits.
+    unsafe { transmute(_mm512_cvtne2ps_pbh(row[1], row[0])) }
+}
+
+/// Stores two keys as line `pair` of two right tiles with `k` along the keys.
+///
+/// # Safety
+/// Both tiles may be written at the line.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) unsafe fn store_pair([even, odd]: [__m512i; 2], out: [*mut u16; 2], pair: usize) {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        _mm512_storeu_si512(out[0].add(pair * DEPTH).cast(), _mm512_unpacklo_epi16(even, odd));
+        _mm512_storeu_si512(out[1].add(pair * DEPTH).cast(), _mm512_unpackhi_epi16(even, odd));
+    }
+}
+
+/// Returns which of 32 queries column `column` of tile `tile` holds after [`store_pair`].
+pub(super) fn query_of_column(tile: usize, column: usize) -> usize {
+    column / 4 * 8 + tile * 4 + column % 4
+}
+
+/// Puts values in the order of [`query_of_column`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+fn in_column_order(x: PerQuery) -> PerQuery {
+    // Lane `l` of 128 bits of both is queries `4 l ..` and `16 + 4 l ..`: even ones first, then odd ones.
+    [_mm512_shuffle_f32x4::<0x88>(x[0], x[1]), _mm512_shuffle_f32x4::<0xdd>(x[0], x[1])]
+}
+
+/// Multiplies the columns of `[rows, 32]` sums, in the order of [`query_of_column`].
+///
+/// # Safety
+/// `sums` may be read and written at `rows` rows of 32.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) unsafe fn scale_columns(sums: *mut f32, rows: usize, factor: PerQuery) {
+    let factor = in_column_order(factor);
+    for row in 0..rows {
+        for half in 0..2 {
+            // SAFETY: as the caller vouches.
+            unsafe {
+                let at = sums.add(row * BLOCK + half * LANES);
+                _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), factor[half]));
+            }
+        }
+    }
+}
+
+/// Writes `[width, 32]` sums times a factor as rows of the queries, `stride` apart.
+///
+/// # Safety
+/// `sums` may be read at `width` rows of 32, rounded up to 16, and `out` be written at `queries` rows of `width`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+pub(super) unsafe fn store_rows(
+    sums: *const f32,
+    width: usize,
+    factor: PerQuery,
+    queries: usize,
+    out: *mut f32,
+    stride: usize,
+) {
+    let factor = in_column_order(factor);
+    for start in (0..width).step_by(LINE_F32) {
+        let mask = ((1u32 << (width - start).min(LINE_F32)) - 1) as u16;
+        for tile in 0..2 {
+            let line = |row: usize| {
+                // SAFETY: as the caller vouches.
+                let x = unsafe { _mm512_loadu_ps(sums.add((start + row) * BLOCK + tile * LANES)) };
+                _mm512_castps_si512(_mm512_mul_ps(x, factor[tile]))
+            };
+            let lines = std::array::from_fn(line);
+            for (column, line) in transposed(lines).into_iter().enumerate() {
+                let query = query_of_column(tile, column);
+                if query < queries {
+                    // SAFETY: as the caller vouches.
+                    let at = unsafe { out.add(query * stride + start) };
+                    // SAFETY: as the caller vouches; lanes beyond the row are masked.
+                    unsafe { _mm512_mask_storeu_ps(at, mask, _mm512_castsi512_ps(line)) };
+                }
+            }
+        }
+    }
+}
+
+/// Where the gradient step of one tile of scores goes: lines of bf16.
+#[derive(Clone, Copy)]
+pub(super) struct GradientOut {
+    /// `P^T` as two left tiles, `k` along the queries.
+    pub(super) p: [*mut u16; 2],
+    /// `dS^T` likewise.
+    pub(super) ds: [*mut u16; 2],
+    /// `dS^T` as two right tiles, `k` along the keys, columns in the order of [`query_of_column`].
+    pub(super) ds_right: [*mut u16; 2],
+}
+
+/// Turns raw (or capped) scores and `dP^T` of 32 keys into `P^T` and `dS^T`.
+///
+/// `factor` goes from scores to powers of two, `lse` is in powers of two; `dS` lacks the factor `scale`.
+///
+/// # Safety
+/// `scores` and `d` may be read at [`SCORES`] elements, and `out` be written at a tile each.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) unsafe fn gradient_step(
+    scores: *const f32,
+    d: *const f32,
+    factor: f32,
+    cap: Option<f32>,
+    [lse, delta]: [PerQuery; 2],
+    out: GradientOut,
+) {
+    let factor = _mm512_set1_ps(factor);
+    for pair in 0..BLOCK / 2 {
+        let (mut p, mut ds) = ([[_mm512_setzero_ps(); 2]; 2], [[_mm512_setzero_ps(); 2]; 2]);
+        for (row, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let at = (2 * pair + row) * BLOCK + half * LANES;
+            // SAFETY: as the caller vouches.
+            let (s, d) = unsafe { (_mm512_loadu_ps(scores.add(at)), _mm512_loadu_ps(d.add(at))) };
+            p[row][half] = exp2(_mm512_fmsub_ps(s, factor, lse[half]));
+            ds[row][half] = _mm512_mul_ps(p[row][half], _mm512_sub_ps(d, delta[half]));
+            if let Some(cap) = cap {
+                ds[row][half] = _mm512_mul_ps(ds[row][half], slope(s, cap));
+            }
+        }
+        let (tile, line) = (2 * pair / LANES, 2 * pair % LANES * DEPTH);
+        let ds = ds.map(|row| narrow(row));
+        // SAFETY: as the caller vouches.
+        unsafe {
+            for row in 0..2 {
+                let at = line + row * DEPTH;
+                _mm512_storeu_si512(out.p[tile].add(at).cast(), narrow(p[row]));
+                _mm512_storeu_si512(out.ds[tile].add(at).cast(), ds[row]);
+            }
+            store_pair(ds, out.ds_right, pair);
+        }
+    }
+}
+
+/// The derivative of the cap from the capped score: `1 - (s / cap)^2`, and 0 where the score is hidden.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+fn slope(capped: __m512, cap: f32) -> __m512 {
+    let x = _mm512_mul_ps(capped, _mm512_set1_ps(1.0 / cap));
+    _mm512_max_ps(_mm512_fnmadd_ps(x, x, _mm512_set1_ps(1.0)), _mm512_setzero_ps())
+}
