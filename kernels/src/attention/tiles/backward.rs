@@ -5,7 +5,7 @@
 //! over the group and then the queries, in one chain. Where a segment has several chunks, each leaves its own
 //! `dK` and `dV`, which are added in their order at the end.
 
-use std::arch::x86_64::{_mm512_loadu_ps, _mm512_set1_ps};
+use std::arch::x86_64::_mm512_set1_ps;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -13,10 +13,10 @@ use rayon::prelude::*;
 use super::super::backward::Saved;
 use super::super::{AttentionConfig, QkvLayout};
 use super::keys::BackwardKeys;
-use super::lanes::{self, GradientOut, PerQuery};
+use super::lanes::{self, GradientOut};
 use super::queries::{BackwardQueries, Columns};
 use super::{Lines, SCORES, Shape, Shared, product, written};
-use crate::amx::{BLOCK, LANES, Tiles};
+use crate::amx::{BLOCK, Tiles};
 
 /// Queries of a task; a multiple of the queries of a block.
 const CHUNK: usize = 512;
@@ -110,18 +110,14 @@ unsafe fn add_parts(shape: Shape, kv_head: usize, parts: &[Part], tokens: Range<
     {
         for (i, token) in tokens.clone().enumerate() {
             for (block, start) in columns.clone().step_by(BLOCK).enumerate() {
-                let mut sum = [0.0f32; BLOCK];
-                for part in parts.iter().filter(|part| part.blocks.contains(&(i / BLOCK))) {
-                    let at = part.at(shape, i / BLOCK, block) + i % BLOCK * BLOCK;
-                    // SAFETY: the part has the block.
-                    let row = unsafe { std::slice::from_raw_parts(part.sums[n].f32s(at), BLOCK) };
-                    sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                }
-                let sum = sum.map(|sum| sum * scale);
                 let width = BLOCK.min(columns.end - start);
                 let out = dqkv.at(token * layout.width() + start, width);
-                // SAFETY: as the caller vouches.
-                unsafe { out.copy_from_nonoverlapping(sum.as_ptr(), width) };
+                let parts = parts.iter().filter(|part| part.blocks.contains(&(i / BLOCK)));
+                let rows = parts.map(|part| {
+                    part.sums[n].f32s(part.at(shape, i / BLOCK, block)).wrapping_add(i % BLOCK * BLOCK)
+                });
+                // SAFETY: as the caller vouches; the parts have the blocks.
+                unsafe { lanes::store_sum(rows, scale, out, width) };
             }
         }
     }
@@ -149,7 +145,7 @@ impl<'a> Chunk<'a> {
             chunk,
             keys,
             queries: BackwardQueries::new(shape, columns),
-            scores: Lines::zeros(4 * SCORES),
+            scores: Lines::sums(4 * SCORES),
             left: [Lines::tiles(2 * columns), Lines::tiles(2 * columns)],
             ds: Lines::tiles(2 * columns * KEY_BLOCKS),
             part: Part::new(shape, shape.seen(chunk.first).start..chunk.end.div_ceil(BLOCK)),
@@ -252,8 +248,13 @@ impl<'a> Chunk<'a> {
                 lanes::hide(scores, query, key * BLOCK, cfg.window);
             }
             let d = scores.add(SCORES);
-            let per_query = [&self.queries.lse, &self.queries.delta].map(|x| load(x.f32s(column * BLOCK)));
-            lanes::gradient_step(scores, d, factor, cfg.soft_cap, per_query, out);
+            let lse = lanes::load(self.queries.lse.f32s(column * BLOCK));
+            let delta = lanes::load(self.queries.delta.f32s(column * BLOCK));
+            if let Some(cap) = cfg.soft_cap {
+                lanes::gradient_step::<true>(scores, d, factor, cap, [lse, delta], out);
+            } else {
+                lanes::gradient_step::<false>(scores, d, factor, 0.0, [lse, delta], out);
+            }
         }
     }
 
@@ -291,12 +292,4 @@ impl<'a> Chunk<'a> {
         // SAFETY: as the caller vouches; no other task has these queries of this head.
         unsafe { lanes::store_rows(sums, layout.head_dim, factor, queries, rows, layout.width()) };
     }
-}
-
-/// Reads one value for each query of a column tile.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-#[inline]
-unsafe fn load(values: *const f32) -> PerQuery {
-    // SAFETY: the caller vouches for 32 elements.
-    [0, 1].map(|half| unsafe { _mm512_loadu_ps(values.add(half * LANES)) })
 }

@@ -84,7 +84,7 @@ impl<'a> Block<'a> {
             keys,
             queries: ForwardQueries::new(columns.shape, columns.count()),
             states: vec![Softmax::new(); columns.count()],
-            scores: Lines::zeros(2 * KEY_BLOCKS * SCORES),
+            scores: Lines::sums(2 * KEY_BLOCKS * SCORES),
             p: Lines::tiles(2 * KEY_BLOCKS),
         }
     }

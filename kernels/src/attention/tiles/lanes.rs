@@ -4,9 +4,10 @@ use std::arch::x86_64::{
     __m512, __m512i, _CMP_NEQ_UQ, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
     _mm512_cmp_ps_mask, _mm512_cmpgt_epi32_mask, _mm512_cmplt_epi32_mask, _mm512_cvtne2ps_pbh,
     _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setr_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512,
-    _mm512_sub_ps, _mm512_unpackhi_epi16, _mm512_unpacklo_epi16,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_ps,
+    _mm512_unpackhi_epi16, _mm512_unpacklo_epi16,
 };
 use std::mem::transmute;
 
@@ -104,28 +105,28 @@ impl Softmax {
         let factor = _mm512_set1_ps(factor);
         // SAFETY: as the caller vouches.
         let highest = unsafe { column_maxima(scores, keys) };
-        let max = [0, 1].map(|half| _mm512_max_ps(self.max[half], _mm512_mul_ps(highest[half], factor)));
-        let mut sums = [[_mm512_setzero_ps(); 2]; 2];
+        let highest = multiply(highest, [factor; 2]);
+        let max = [_mm512_max_ps(self.max[0], highest[0]), _mm512_max_ps(self.max[1], highest[1])];
+        let (mut even_sum, mut odd_sum) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
         for pair in 0..keys / 2 {
-            let mut rows = [[_mm512_setzero_ps(); 2]; 2];
-            for (row, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                // SAFETY: as the caller vouches.
-                let s = unsafe { _mm512_loadu_ps(scores.add((2 * pair + row) * BLOCK + half * LANES)) };
-                rows[row][half] = exp2(_mm512_fmsub_ps(s, factor, max[half]));
-                sums[row][half] = _mm512_add_ps(sums[row][half], rows[row][half]);
-            }
             // SAFETY: as the caller vouches.
-            unsafe { store_pair([narrow(rows[0]), narrow(rows[1])], p, pair) };
+            unsafe {
+                let at = scores.add(2 * pair * BLOCK);
+                let even = powers(load(at), factor, max);
+                let odd = powers(load(at.add(BLOCK)), factor, max);
+                even_sum = add(even_sum, even);
+                odd_sum = add(odd_sum, odd);
+                store_pair([narrow(even), narrow(odd)], p, pair);
+            }
         }
-        let old = [0, 1].map(|half| exp2(_mm512_sub_ps(self.max[half], max[half])));
-        for half in 0..2 {
-            let sum = _mm512_add_ps(sums[0][half], sums[1][half]);
-            self.sum[half] = _mm512_fmadd_ps(self.sum[half], old[half], sum);
-        }
+        let old = subtract(self.max, max);
+        let old = [exp2(old[0]), exp2(old[1])];
+        self.sum = add(multiply(self.sum, old), add(even_sum, odd_sum));
         self.max = max;
         let one = _mm512_set1_ps(1.0);
-        let moved = old.map(|old| _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(old, one));
-        (moved != [0, 0]).then_some(old)
+        let moved =
+            _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(old[0], one) | _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(old[1], one);
+        (moved != 0).then_some(old)
     }
 }
 
@@ -133,19 +134,67 @@ impl Softmax {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 #[inline]
 unsafe fn column_maxima(scores: *const f32, keys: usize) -> PerQuery {
+    let least = _mm512_set1_ps(f32::NEG_INFINITY);
     // Four chains for each half, to hide the latency of a maximum.
-    let mut chains = [[_mm512_set1_ps(f32::NEG_INFINITY); 2]; 4];
-    for j in (0..keys).step_by(4) {
-        for (chain, half) in (0..4).flat_map(|chain| [(chain, 0), (chain, 1)]) {
-            // SAFETY: as the caller vouches.
-            let s = unsafe { _mm512_loadu_ps(scores.add((j + chain) * BLOCK + half * LANES)) };
-            chains[chain][half] = _mm512_max_ps(s, chains[chain][half]);
+    let (mut a, mut b, mut c, mut d) = ([least; 2], [least; 2], [least; 2], [least; 2]);
+    for j in (0..keys * BLOCK).step_by(4 * BLOCK) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            a = larger(scores.add(j), a);
+            b = larger(scores.add(j + BLOCK), b);
+            c = larger(scores.add(j + 2 * BLOCK), c);
+            d = larger(scores.add(j + 3 * BLOCK), d);
         }
     }
-    [0, 1].map(|half| {
-        let [a, b, c, d] = chains.map(|chain| chain[half]);
-        _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d))
-    })
+    [
+        _mm512_max_ps(_mm512_max_ps(a[0], b[0]), _mm512_max_ps(c[0], d[0])),
+        _mm512_max_ps(_mm512_max_ps(a[1], b[1]), _mm512_max_ps(c[1], d[1])),
+    ]
+}
+
+/// The larger of the scores of one key and others; the others where a score is NaN.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+unsafe fn larger(scores: *const f32, than: PerQuery) -> PerQuery {
+    // SAFETY: the caller vouches for a row of 32.
+    let s = unsafe { load(scores) };
+    [_mm512_max_ps(s[0], than[0]), _mm512_max_ps(s[1], than[1])]
+}
+
+/// Reads one value for each query.
+///
+/// # Safety
+/// `values` may be read at 32 elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) unsafe fn load(values: *const f32) -> PerQuery {
+    // SAFETY: as the caller vouches.
+    unsafe { [_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(LANES))] }
+}
+
+/// Computes `2^(factor s - less)`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+fn powers(s: PerQuery, factor: __m512, less: PerQuery) -> PerQuery {
+    [exp2(_mm512_fmsub_ps(s[0], factor, less[0])), exp2(_mm512_fmsub_ps(s[1], factor, less[1]))]
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+fn add(a: PerQuery, b: PerQuery) -> PerQuery {
+    [_mm512_add_ps(a[0], b[0]), _mm512_add_ps(a[1], b[1])]
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+fn multiply(a: PerQuery, b: PerQuery) -> PerQuery {
+    [_mm512_mul_ps(a[0], b[0]), _mm512_mul_ps(a[1], b[1])]
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+fn subtract(a: PerQuery, b: PerQuery) -> PerQuery {
+    [_mm512_sub_ps(a[0], b[0]), _mm512_sub_ps(a[1], b[1])]
 }
 
 /// Rounds the values of one key to bf16: a line of a left tile with `k` along the queries.
@@ -192,12 +241,12 @@ fn in_column_order(x: PerQuery) -> PerQuery {
 pub(super) unsafe fn scale_columns(sums: *mut f32, rows: usize, factor: PerQuery) {
     let factor = in_column_order(factor);
     for row in 0..rows {
-        for half in 0..2 {
-            // SAFETY: as the caller vouches.
-            unsafe {
-                let at = sums.add(row * BLOCK + half * LANES);
-                _mm512_storeu_ps(at, _mm512_mul_ps(_mm512_loadu_ps(at), factor[half]));
-            }
+        // SAFETY: as the caller vouches.
+        unsafe {
+            let at = sums.add(row * BLOCK);
+            let scaled = multiply(load(at), factor);
+            _mm512_storeu_ps(at, scaled[0]);
+            _mm512_storeu_ps(at.add(LANES), scaled[1]);
         }
     }
 }
@@ -219,19 +268,21 @@ pub(super) unsafe fn store_rows(
     for start in (0..width).step_by(LINE_F32) {
         let mask = ((1u32 << (width - start).min(LINE_F32)) - 1) as u16;
         for tile in 0..2 {
-            let line = |row: usize| {
+            let mut lines = [_mm512_setzero_si512(); LANES];
+            for row in 0..LANES {
                 // SAFETY: as the caller vouches.
                 let x = unsafe { _mm512_loadu_ps(sums.add((start + row) * BLOCK + tile * LANES)) };
-                _mm512_castps_si512(_mm512_mul_ps(x, factor[tile]))
-            };
-            let lines = std::array::from_fn(line);
-            for (column, line) in transposed(lines).into_iter().enumerate() {
+                lines[row] = _mm512_castps_si512(_mm512_mul_ps(x, factor[tile]));
+            }
+            let lines = transposed(lines);
+            for column in 0..LANES {
                 let query = query_of_column(tile, column);
                 if query < queries {
-                    // SAFETY: as the caller vouches.
-                    let at = unsafe { out.add(query * stride + start) };
                     // SAFETY: as the caller vouches; lanes beyond the row are masked.
-                    unsafe { _mm512_mask_storeu_ps(at, mask, _mm512_castsi512_ps(line)) };
+                    unsafe {
+                        let at = out.add(query * stride + start);
+                        _mm512_mask_storeu_ps(at, mask, _mm512_castsi512_ps(lines[column]));
+                    }
                 }
             }
         }
@@ -249,7 +300,7 @@ pub(super) struct GradientOut {
     pub(super) ds_right: [*mut u16; 2],
 }
 
-/// Turns raw (or capped) scores and `dP^T` of 32 keys into `P^T` and `dS^T`.
+/// Turns raw scores (or, if `CAPPED`, capped ones) and `dP^T` of 32 keys into `P^T` and `dS^T`.
 ///
 /// `factor` goes from scores to powers of two, `lse` is in powers of two; `dS` lacks the factor `scale`.
 ///
@@ -257,37 +308,35 @@ pub(super) struct GradientOut {
 /// `scores` and `d` may be read at [`SCORES`] elements, and `out` be written at a tile each.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 #[inline]
-pub(super) unsafe fn gradient_step(
+pub(super) unsafe fn gradient_step<const CAPPED: bool>(
     scores: *const f32,
     d: *const f32,
     factor: f32,
-    cap: Option<f32>,
+    cap: f32,
     [lse, delta]: [PerQuery; 2],
     out: GradientOut,
 ) {
     let factor = _mm512_set1_ps(factor);
-    for pair in 0..BLOCK / 2 {
-        let (mut p, mut ds) = ([[_mm512_setzero_ps(); 2]; 2], [[_mm512_setzero_ps(); 2]; 2]);
-        for (row, half) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let at = (2 * pair + row) * BLOCK + half * LANES;
+    for tile in 0..2 {
+        for line in (0..LANES).step_by(2) {
+            let at = (tile * LANES + line) * BLOCK;
             // SAFETY: as the caller vouches.
-            let (s, d) = unsafe { (_mm512_loadu_ps(scores.add(at)), _mm512_loadu_ps(d.add(at))) };
-            p[row][half] = exp2(_mm512_fmsub_ps(s, factor, lse[half]));
-            ds[row][half] = _mm512_mul_ps(p[row][half], _mm512_sub_ps(d, delta[half]));
-            if let Some(cap) = cap {
-                ds[row][half] = _mm512_mul_ps(ds[row][half], slope(s, cap));
+            unsafe {
+                let (s_even, s_odd) = (load(scores.add(at)), load(scores.add(at + BLOCK)));
+                let (even, odd) = (powers(s_even, factor, lse), powers(s_odd, factor, lse));
+                let mut ds_even = multiply(even, subtract(load(d.add(at)), delta));
+                let mut ds_odd = multiply(odd, subtract(load(d.add(at + BLOCK)), delta));
+                if CAPPED {
+                    ds_even = multiply(ds_even, [slope(s_even[0], cap), slope(s_even[1], cap)]);
+                    ds_odd = multiply(ds_odd, [slope(s_odd[0], cap), slope(s_odd[1], cap)]);
+                }
+                let ds = [narrow(ds_even), narrow(ds_odd)];
+                _mm512_storeu_si512(out.p[tile].add(line * DEPTH).cast(), narrow(even));
+                _mm512_storeu_si512(out.p[tile].add((line + 1) * DEPTH).cast(), narrow(odd));
+                _mm512_storeu_si512(out.ds[tile].add(line * DEPTH).cast(), ds[0]);
+                _mm512_storeu_si512(out.ds[tile].add((line + 1) * DEPTH).cast(), ds[1]);
+                store_pair(ds, out.ds_right, tile * LANES / 2 + line / 2);
             }
-        }
-        let (tile, line) = (2 * pair / LANES, 2 * pair % LANES * DEPTH);
-        let ds = ds.map(|row| narrow(row));
-        // SAFETY: as the caller vouches.
-        unsafe {
-            for row in 0..2 {
-                let at = line + row * DEPTH;
-                _mm512_storeu_si512(out.p[tile].add(at).cast(), narrow(p[row]));
-                _mm512_storeu_si512(out.ds[tile].add(at).cast(), ds[row]);
-            }
-            store_pair(ds, out.ds_right, pair);
         }
     }
 }
@@ -298,4 +347,48 @@ pub(super) unsafe fn gradient_step(
 fn slope(capped: __m512, cap: f32) -> __m512 {
     let x = _mm512_mul_ps(capped, _mm512_set1_ps(1.0 / cap));
     _mm512_max_ps(_mm512_fnmadd_ps(x, x, _mm512_set1_ps(1.0)), _mm512_setzero_ps())
+}
+
+/// Computes `sum_i a[i] * b[i]` of one head.
+///
+/// # Safety
+/// Both may be read at `len` elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) unsafe fn dot(a: *const f32, b: *const f32, len: usize) -> f32 {
+    let mut sum = _mm512_setzero_ps();
+    for start in (0..len).step_by(LINE_F32) {
+        let mask = ((1u32 << (len - start).min(LINE_F32)) - 1) as u16;
+        // SAFETY: as the caller vouches; lanes beyond are masked.
+        let (a, b) =
+            unsafe { (_mm512_maskz_loadu_ps(mask, a.add(start)), _mm512_maskz_loadu_ps(mask, b.add(start))) };
+        sum = _mm512_fmadd_ps(a, b, sum);
+    }
+    _mm512_reduce_add_ps(sum)
+}
+
+/// Writes the sum of rows of up to 32, times a factor.
+///
+/// # Safety
+/// Each of `rows` may be read at 32 elements, from a cache line on, and `out` be written at `width`, at most 32.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+#[inline]
+pub(super) unsafe fn store_sum(
+    rows: impl Iterator<Item = *const f32>,
+    factor: f32,
+    out: *mut f32,
+    width: usize,
+) {
+    let mut sum = [_mm512_setzero_ps(); 2];
+    for row in rows {
+        // SAFETY: as the caller vouches.
+        sum = add(sum, unsafe { load(row) });
+    }
+    let sum = multiply(sum, [_mm512_set1_ps(factor); 2]);
+    let mask = ((1u64 << width) - 1) as u32;
+    // SAFETY: as the caller vouches; lanes beyond the row are masked.
+    unsafe {
+        _mm512_mask_storeu_ps(out, mask as u16, sum[0]);
+        _mm512_mask_storeu_ps(out.wrapping_add(LANES), (mask >> 16) as u16, sum[1]);
+    }
 }

@@ -27,6 +27,7 @@ mod lanes;
 mod queries;
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::{AttentionConfig, QkvLayout};
@@ -38,7 +39,7 @@ use crate::isa::Tier;
 /// A cache line, so that tiles start at one.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u32; 16]);
+struct Line([MaybeUninit<u32>; 16]);
 
 /// bf16 elements of a [`Line`].
 const LINE_BF16: usize = 32;
@@ -53,14 +54,26 @@ const SCORES: usize = BLOCK * BLOCK;
 struct Lines(Vec<Line>);
 
 impl Lines {
-    /// Makes `count` tiles of bf16.
+    /// Makes room for `count` tiles of bf16, to be written before they are read.
     fn tiles(count: usize) -> Self {
-        Self(vec![Line([0; 16]); count * TILE / LINE_BF16])
+        Self::unwritten(count * TILE / LINE_BF16)
     }
 
-    /// Makes `count` f32 zeros; a multiple of 16.
+    /// Makes room for `count` f32, a multiple of 16, to be written before they are read.
+    fn sums(count: usize) -> Self {
+        Self::unwritten(count / LINE_F32)
+    }
+
+    /// Makes `count` f32 zeros, a multiple of 16.
     fn zeros(count: usize) -> Self {
-        Self(vec![Line([0; 16]); count / LINE_F32])
+        Self(vec![Line([MaybeUninit::zeroed(); 16]); count / LINE_F32])
+    }
+
+    fn unwritten(count: usize) -> Self {
+        let mut lines = Vec::with_capacity(count);
+        // SAFETY: a line may be without a value.
+        unsafe { lines.set_len(count) };
+        Self(lines)
     }
 
     /// Returns where tile `index` starts.
@@ -160,7 +173,7 @@ unsafe impl Sync for Shared<'_> {}
 
 impl<'a> Shared<'a> {
     /// Shares memory that is written before it is read, whether it holds values yet or not.
-    fn new(memory: &'a mut [std::mem::MaybeUninit<f32>]) -> Self {
+    fn new(memory: &'a mut [MaybeUninit<f32>]) -> Self {
         Self(memory.as_mut_ptr().cast(), memory.len(), PhantomData)
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::pack::segment;
-use super::{Lines, SCORES, Shape, head_rows};
+use super::{Lines, SCORES, Shape, head_rows, lanes};
 use crate::amx::pack::{F32Rows, right_from_columns, right_from_rows};
 use crate::amx::{BLOCK, DEPTH, LANES};
 
@@ -100,7 +100,7 @@ impl ForwardQueries {
     pub(super) fn new(shape: Shape, columns: usize) -> Self {
         Self {
             q: Lines::tiles(2 * columns * shape.depth),
-            out_t: Lines::zeros(columns * shape.depth * SCORES),
+            out_t: Lines::sums(columns * shape.depth * SCORES),
         }
     }
 }
@@ -124,9 +124,9 @@ impl BackwardQueries {
         Self {
             columns: [tiles(), tiles()],
             rows: [tiles(), tiles()],
-            lse: Lines::zeros(columns * BLOCK),
-            delta: Lines::zeros(columns * BLOCK),
-            dq_t: Lines::zeros(columns * shape.depth * SCORES),
+            lse: Lines::sums(columns * BLOCK),
+            delta: Lines::sums(columns * BLOCK),
+            dq_t: Lines::sums(columns * shape.depth * SCORES),
         }
     }
 
@@ -154,20 +154,24 @@ impl BackwardQueries {
         }
         let out = segment(saved.out, q_width, ends);
         let lse = segment(saved.lse, layout.num_heads, ends);
-        for (column, lane) in (0..of.count()).flat_map(|c| (0..BLOCK).map(move |lane| (c, lane))) {
-            let (head, i) = (of.head(column), of.query(column) + lane);
-            // Queries that do not exist have operands of zeros: any finite value will do.
-            let mut values = (0.0, 0.0);
-            if lane < of.queries(column) {
-                let at = layout.q(head).start + i * q_width;
-                let row = at..at + layout.head_dim;
-                let delta = crate::vector::dot::<true>(&out[row.clone()], &d_out[row]);
-                values = (lse[i * layout.num_heads + head] * std::f32::consts::LOG2_E, delta);
-            }
-            // SAFETY: both have 32 elements for each column.
-            unsafe {
-                self.lse.f32s_mut(column * BLOCK).add(lane).write(values.0);
-                self.delta.f32s_mut(column * BLOCK).add(lane).write(values.1);
+        for column in 0..of.count() {
+            let (head, first, queries) = (of.head(column), of.query(column), of.queries(column));
+            for lane in 0..BLOCK {
+                // Queries that do not exist have operands of zeros: any finite value will do.
+                let mut values = (0.0, 0.0);
+                if lane < queries {
+                    let i = first + lane;
+                    let row = i * q_width + layout.q(head).start..i * q_width + layout.q(head).end;
+                    let (out, d_out) = (&out[row.clone()], &d_out[row]);
+                    // SAFETY: both have the elements of one head.
+                    let delta = unsafe { lanes::dot(out.as_ptr(), d_out.as_ptr(), layout.head_dim) };
+                    values = (lse[i * layout.num_heads + head] * std::f32::consts::LOG2_E, delta);
+                }
+                // SAFETY: both have 32 elements for each column.
+                unsafe {
+                    self.lse.f32s_mut(column * BLOCK).add(lane).write(values.0);
+                    self.delta.f32s_mut(column * BLOCK).add(lane).write(values.1);
+                }
             }
         }
     }
