@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::super::backward::Saved;
 use super::super::{AttentionConfig, QkvLayout};
+use super::fetch::Fetch;
 use super::keys::BackwardKeys;
 use super::lanes::{self, GradientOut};
 use super::queries::{BackwardQueries, Columns};
@@ -37,7 +38,7 @@ struct Part {
 
 impl Part {
     fn new(shape: Shape, blocks: Range<usize>) -> Self {
-        let sums = || Lines::zeros(blocks.len() * shape.depth * SCORES);
+        let sums = || Lines::sums(blocks.len() * shape.depth * SCORES);
         Self { sums: [sums(), sums()], blocks }
     }
 
@@ -134,13 +135,40 @@ struct Chunk<'a> {
     left: [Lines; 2],
     /// `dS^T` as right tiles: `[column tile][2][KEY_BLOCKS]`.
     ds: Lines,
+    /// Which blocks of keys have sums.
+    started: Vec<bool>,
     part: Part,
+}
+
+/// One column tile and one block of keys that it sees.
+struct Step {
+    key: usize,
+    column: usize,
+    /// All column tiles that see the block of keys.
+    seeing: Range<usize>,
+    /// Where the scores go, 0 and 1 in turn.
+    slot: usize,
+}
+
+/// The steps of a block of queries: blocks of keys in order, inside them column tiles.
+fn steps(columns: Columns) -> Vec<Step> {
+    let keys = columns.shape.seen(columns.first).start..columns.end.div_ceil(BLOCK);
+    let mut steps = Vec::new();
+    for key in keys {
+        let seeing = columns.seeing(key);
+        let slot = steps.len();
+        let of = |(n, column)| Step { key, column, seeing: seeing.clone(), slot: (slot + n) % 2 };
+        steps.extend(seeing.clone().enumerate().map(of));
+    }
+    steps
 }
 
 impl<'a> Chunk<'a> {
     fn new(chunk: Columns, keys: &'a BackwardKeys) -> Self {
         let shape = chunk.shape;
         let columns = shape.block_of_queries(COLUMNS) / BLOCK * shape.layout.group();
+        // The first queries or, from there on, those of the same number see each of these blocks.
+        let blocks = shape.seen(chunk.first).start..chunk.end.div_ceil(BLOCK);
         Self {
             chunk,
             keys,
@@ -148,7 +176,8 @@ impl<'a> Chunk<'a> {
             scores: Lines::sums(4 * SCORES),
             left: [Lines::tiles(2 * columns), Lines::tiles(2 * columns)],
             ds: Lines::tiles(2 * columns * KEY_BLOCKS),
-            part: Part::new(shape, shape.seen(chunk.first).start..chunk.end.div_ceil(BLOCK)),
+            started: vec![false; blocks.len()],
+            part: Part::new(shape, blocks),
         }
     }
 
@@ -163,15 +192,22 @@ impl<'a> Chunk<'a> {
             let columns = Columns { first, end: chunk.end.min(first + step), ..chunk };
             // SAFETY: as the caller vouches, here and below.
             unsafe { self.queries.load(columns, saved, ends) };
-            let mut started = vec![false; columns.count()];
-            let seen = shape.seen(first).start..columns.end.div_ceil(BLOCK);
-            for block in seen.start / KEY_BLOCKS..seen.end.div_ceil(KEY_BLOCKS) {
-                let block = block * KEY_BLOCKS..(block + 1) * KEY_BLOCKS;
-                for key in block.start.max(seen.start)..block.end.min(seen.end) {
-                    unsafe { self.visit(&tiles, columns, key) };
+            let steps = steps(columns);
+            let mut fetch = self.fetch(columns, saved, ends[0] as usize, dqkv);
+            let lines = fetch.map(|fetch| fetch.lines.div_ceil(steps.len()));
+            unsafe { self.multiply_scores(&tiles, &steps[0]) };
+            for (n, step) in steps.iter().enumerate() {
+                if let Some(next) = steps.get(n + 1) {
+                    unsafe { self.multiply_scores(&tiles, next) };
                 }
-                unsafe { self.add_dq(&tiles, columns, block, &mut started) };
+                if let Some(previous) = n.checked_sub(1).map(|n| &steps[n]) {
+                    unsafe { self.finish(&tiles, columns, previous) };
+                }
+                unsafe { self.differentiate(columns, step) };
+                fetch[0].write(lines[0]);
+                (1..4).for_each(|i| fetch[i].read(lines[i]));
             }
+            unsafe { self.finish(&tiles, columns, &steps[steps.len() - 1]) };
             for column in 0..columns.count() {
                 unsafe { self.store_dq(columns, column, ends[0] as usize, dqkv) };
             }
@@ -179,55 +215,67 @@ impl<'a> Chunk<'a> {
         self.part
     }
 
-    /// Adds what a block of queries gives to `dK` and `dV` of one block of keys, and leaves `dS^T`.
+    /// What this block of queries writes and the next one reads.
+    fn fetch(&self, columns: Columns, saved: Saved<'_>, start: usize, dqkv: &Shared<'_>) -> [Fetch; 4] {
+        let layout = columns.shape.layout;
+        let next = Columns {
+            first: columns.end,
+            end: self.chunk.end.min(2 * columns.end - columns.first),
+            ..columns
+        };
+        [
+            Fetch::of(dqkv.0, layout.width(), columns, start),
+            Fetch::of(saved.qkv.as_ptr(), layout.width(), next, start),
+            Fetch::of(saved.out.as_ptr(), layout.q_width(), next, start),
+            Fetch::of(saved.d_out.as_ptr(), layout.q_width(), next, start),
+        ]
+    }
+
+    /// Adds what a block of keys gives to `dK` and `dV` and, after every few blocks, to `dQ`, once the last
+    /// column tile that sees it is done.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn visit(&mut self, tiles: &Tiles, columns: Columns, key: usize) {
-        let shape = columns.shape;
-        let seeing = columns.seeing(key);
-        if seeing.is_empty() {
+    unsafe fn finish(&mut self, tiles: &Tiles, columns: Columns, step: &Step) {
+        let (shape, Step { key, seeing, .. }) = (columns.shape, step);
+        if step.column + 1 < seeing.end {
             return;
         }
-        // SAFETY: as the caller vouches, here and below.
-        unsafe {
-            self.multiply_scores(tiles, key, seeing.start);
-            for column in seeing.clone() {
-                if column + 1 < seeing.end {
-                    self.multiply_scores(tiles, key, column + 1);
-                }
-                self.differentiate(columns, key, column);
-            }
-            let count = columns.count();
-            // `dV` of `P` and `dO`, `dK` of `dS` and `Q`.
-            for (n, block) in [0, 1].into_iter().flat_map(|n| (0..shape.depth).map(move |block| (n, block))) {
-                let a = (self.left[n].tile(seeing.start), count);
-                let b = (self.queries.rows[1 - n].tile(2 * block * count + seeing.start), count);
-                let at = self.part.at(shape, key, block);
-                let c = (self.part.sums[1 - n].f32s_mut(at), BLOCK);
-                product(tiles, a, b, seeing.len(), c, true);
-            }
+        let count = columns.count();
+        let add = std::mem::replace(&mut self.started[key - self.part.blocks.start], true);
+        // `dV` of `P` and `dO`, `dK` of `dS` and `Q`.
+        for (n, block) in [0, 1].into_iter().flat_map(|n| (0..shape.depth).map(move |block| (n, block))) {
+            let a = (self.left[n].tile(seeing.start), count);
+            let b = (self.queries.rows[1 - n].tile(2 * block * count + seeing.start), count);
+            let at = self.part.at(shape, *key, block);
+            let c = (self.part.sums[1 - n].f32s_mut(at), BLOCK);
+            // SAFETY: as the caller vouches, here and below.
+            unsafe { product(tiles, a, b, seeing.len(), c, add) };
+        }
+        let end = columns.end.div_ceil(BLOCK);
+        if (key + 1).is_multiple_of(KEY_BLOCKS) || key + 1 == end {
+            unsafe { self.add_dq(tiles, columns, key / KEY_BLOCKS * KEY_BLOCKS..key + 1) };
         }
     }
 
-    /// Multiplies scores and `dP^T` of a block of keys and a column tile.
+    /// Multiplies scores and `dP^T` of a step.
     #[inline(always)]
-    unsafe fn multiply_scores(&mut self, tiles: &Tiles, key: usize, column: usize) {
+    unsafe fn multiply_scores(&mut self, tiles: &Tiles, step: &Step) {
         let depth = self.chunk.shape.depth;
         for (n, left) in [&self.keys.k, &self.keys.v].into_iter().enumerate() {
-            let a = (left.tile(2 * key * depth), depth);
-            let b = (self.queries.columns[n].tile(2 * column * depth), depth);
-            let c = (self.scores.f32s_mut((column % 2 * 2 + n) * SCORES), BLOCK);
+            let a = (left.tile(2 * step.key * depth), depth);
+            let b = (self.queries.columns[n].tile(2 * step.column * depth), depth);
+            let c = (self.scores.f32s_mut((2 * step.slot + n) * SCORES), BLOCK);
             // SAFETY: as the caller vouches.
             unsafe { product(tiles, a, b, depth, c, false) };
         }
     }
 
-    /// Turns scores and `dP^T` of a column tile into `P^T` and `dS^T`.
+    /// Turns scores and `dP^T` of a step into `P^T` and `dS^T`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn differentiate(&mut self, columns: Columns, key: usize, column: usize) {
-        let cfg = columns.shape.cfg;
-        let scores = self.scores.f32s_mut(column % 2 * 2 * SCORES);
+    unsafe fn differentiate(&mut self, columns: Columns, step: &Step) {
+        let (cfg, key, column) = (columns.shape.cfg, step.key, step.column);
+        let scores = self.scores.f32s_mut(2 * step.slot * SCORES);
         let query = columns.query(column);
         let mut factor = cfg.scale * std::f32::consts::LOG2_E;
         let count = columns.count();
@@ -260,11 +308,11 @@ impl<'a> Chunk<'a> {
 
     /// Adds what some blocks of keys give to `dQ` of each column tile.
     #[inline(always)]
-    unsafe fn add_dq(&mut self, tiles: &Tiles, columns: Columns, keys: Range<usize>, started: &mut [bool]) {
+    unsafe fn add_dq(&mut self, tiles: &Tiles, columns: Columns, keys: Range<usize>) {
         let shape = columns.shape;
         for column in 0..columns.count() {
-            let seen = shape.seen(columns.query(column));
-            let seen = seen.start.max(keys.start)..seen.end.min(keys.end);
+            let all = shape.seen(columns.query(column));
+            let seen = all.start.max(keys.start)..all.end.min(keys.end);
             if seen.is_empty() {
                 continue;
             }
@@ -274,9 +322,8 @@ impl<'a> Chunk<'a> {
                 let out = (self.queries.dq_t.f32s_mut((column * shape.depth + block) * SCORES), BLOCK);
                 let (a, b) = ((k_t, self.keys.key_tiles), (ds, KEY_BLOCKS));
                 // SAFETY: as the caller vouches.
-                unsafe { product(tiles, a, b, seen.len(), out, started[column]) };
+                unsafe { product(tiles, a, b, seen.len(), out, seen.start > all.start) };
             }
-            started[column] = true;
         }
     }
 

@@ -1,14 +1,18 @@
 //! Forward on tiles.
 //!
 //! A task is a block of queries of the heads that share a key head. For each block of keys and each column
-//! tile: scores, softmax, sums. The scores of the next column tile are multiplied before the softmax of this
-//! one, so that the matrix unit works while the vector units do.
+//! tile: scores, softmax, sums. The scores of the next step are multiplied before the softmax of this one, and
+//! the sums of the previous step too, so that the matrix unit works while the vector units do; and what the
+//! next task reads is fetched meanwhile.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::super::{AttentionConfig, QkvLayout};
+use super::fetch::Fetch;
 use super::keys::ForwardKeys;
-use super::lanes::{self, Softmax};
+use super::lanes::{self, PerQuery, Softmax};
 use super::queries::{Columns, ForwardQueries};
 use super::{Lines, SCORES, Shape, Shared, product, written};
 use crate::amx::{BLOCK, LANES, TILE, Tiles};
@@ -34,34 +38,43 @@ pub(in super::super) fn attention(
         // SAFETY: tiles are available.
         .map(|n| unsafe { ForwardKeys::new(shape, qkv, &segments[n / heads..], n % heads) })
         .collect();
-    let queries = shape.block_of_queries(COLUMNS);
-    let mut tasks = Vec::new();
-    for (segment, ends) in segments.windows(2).enumerate() {
-        let tokens = (ends[1] - ends[0]) as usize;
-        for kv_head in 0..heads {
-            let blocks = (0..tokens).step_by(queries);
-            tasks.extend(
-                blocks.map(|first| {
-                    (segment, Columns { shape, kv_head, first, end: tokens.min(first + queries) })
-                }),
-            );
-        }
-    }
+    let tasks = split(shape, segments);
     let t = qkv.len() / layout.width();
     let mut lse = Vec::new();
     // SAFETY: the tasks cover all rows and heads, and write all of what they own.
     let out = unsafe {
         written(t * layout.q_width(), |out| {
             lse = written(t * layout.num_heads, |lse| {
-                tasks.into_par_iter().for_each(|(segment, columns)| {
-                    let keys = &keys[segment * heads + columns.kv_head];
+                (0..tasks.len()).into_par_iter().for_each(|n| {
+                    let (segment, columns) = tasks[n];
+                    let fetch = [
+                        tasks.get(n + 1).map_or_else(Fetch::default, |&(segment, next)| {
+                            Fetch::of(qkv.as_ptr(), layout.width(), next, segments[segment] as usize)
+                        }),
+                        Fetch::of(out.0, layout.q_width(), columns, segments[segment] as usize),
+                    ];
                     let rows = super::super::pack::segment(qkv, layout.width(), &segments[segment..]);
-                    Block::new(columns, keys).run(rows, segments[segment] as usize, out, lse);
+                    let block = Block::new(columns, &keys[segment * heads + columns.kv_head], fetch);
+                    block.run(rows, segments[segment] as usize, out, lse);
                 });
             });
         })
     };
     (out, lse)
+}
+
+/// Cuts every segment and key head into blocks of queries.
+fn split(shape: Shape, segments: &[u32]) -> Vec<(usize, Columns)> {
+    let queries = shape.block_of_queries(COLUMNS);
+    let mut tasks = Vec::new();
+    for (segment, ends) in segments.windows(2).enumerate() {
+        let tokens = (ends[1] - ends[0]) as usize;
+        for kv_head in 0..shape.layout.num_kv_heads {
+            let columns = |first| Columns { shape, kv_head, first, end: tokens.min(first + queries) };
+            tasks.extend((0..tokens).step_by(queries).map(|first| (segment, columns(first))));
+        }
+    }
+    tasks
 }
 
 /// One task.
@@ -70,15 +83,25 @@ struct Block<'a> {
     keys: &'a ForwardKeys,
     queries: ForwardQueries,
     states: Vec<Softmax>,
-    /// Scores of two column tiles.
+    /// Scores of two steps.
     scores: Lines,
-    /// Probabilities of one column tile.
+    /// Probabilities of one step.
     p: Lines,
+    /// What the next task reads, and what this one writes.
+    fetch: [Fetch; 2],
+}
+
+/// One column tile and some blocks of keys that it sees.
+struct Step {
+    column: usize,
+    keys: Range<usize>,
+    /// Whether the column tile has sums from earlier steps.
+    add: bool,
 }
 
 impl<'a> Block<'a> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    fn new(columns: Columns, keys: &'a ForwardKeys) -> Self {
+    fn new(columns: Columns, keys: &'a ForwardKeys, fetch: [Fetch; 2]) -> Self {
         Self {
             columns,
             keys,
@@ -86,57 +109,71 @@ impl<'a> Block<'a> {
             states: vec![Softmax::new(); columns.count()],
             scores: Lines::sums(2 * KEY_BLOCKS * SCORES),
             p: Lines::tiles(2 * KEY_BLOCKS),
+            fetch,
         }
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let (shape, columns) = (self.columns.shape, self.columns);
+        let seen = shape.seen(columns.first).start..columns.end.div_ceil(BLOCK);
+        let mut steps = Vec::new();
+        // Blocks of keys are counted from the segment's start.
+        for block in (seen.start / KEY_BLOCKS..seen.end.div_ceil(KEY_BLOCKS)).map(|n| n * KEY_BLOCKS) {
+            for column in 0..columns.count() {
+                let seen = shape.seen(columns.query(column));
+                let keys = seen.start.max(block)..seen.end.min(block + KEY_BLOCKS);
+                if !keys.is_empty() {
+                    steps.push(Step { column, add: keys.start > seen.start, keys });
+                }
+            }
+        }
+        steps
     }
 
     /// # Safety
     /// Tiles are available; `rows` is the segment, and `start` its first token.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     unsafe fn run(mut self, rows: &[f32], start: usize, out: &Shared<'_>, lse: &Shared<'_>) {
-        let (shape, columns) = (self.columns.shape, self.columns);
+        let columns = self.columns;
         // SAFETY: as the caller vouches.
-        unsafe { columns.pack_columns(rows, shape.layout.width(), &mut self.queries.q) };
+        unsafe { columns.pack_columns(rows, columns.shape.layout.width(), &mut self.queries.q) };
         let tiles = Tiles::configure();
-        let seen = shape.seen(columns.first).start..columns.end.div_ceil(BLOCK);
-        // Blocks of keys are counted from the segment's start.
-        let steps: Vec<_> = (seen.start / KEY_BLOCKS..seen.end.div_ceil(KEY_BLOCKS))
-            .flat_map(|block| (0..columns.count()).map(move |column| (block * KEY_BLOCKS, column)))
-            .map(|(block, column)| {
-                let seen = shape.seen(columns.query(column));
-                (column, seen.start.max(block)..seen.end.min(block + KEY_BLOCKS), seen.start)
-            })
-            .filter(|(_, keys, _)| !keys.is_empty())
-            .collect();
-        for (n, (column, keys, first)) in steps.iter().enumerate() {
+        let steps = self.steps();
+        let lines = self.fetch.each_ref().map(|fetch| fetch.lines.div_ceil(steps.len()));
+        let mut moved = None;
+        for (n, step) in steps.iter().enumerate() {
             // SAFETY: as the caller vouches; the steps are inside the operands.
             unsafe {
                 if n == 0 {
-                    self.multiply_scores(&tiles, *column, keys, 0);
+                    self.multiply_scores(&tiles, step, 0);
                 }
-                if let Some((column, keys, _)) = steps.get(n + 1) {
-                    self.multiply_scores(&tiles, *column, keys, (n + 1) % 2);
+                if let Some(next) = steps.get(n + 1) {
+                    self.multiply_scores(&tiles, next, (n + 1) % 2);
                 }
-                self.add_values(&tiles, *column, keys, n % 2, keys.start > *first);
+                if n > 0 {
+                    self.add_values(&tiles, &steps[n - 1], moved);
+                }
+                moved = self.weigh(step, n % 2);
             }
+            self.fetch[0].read(lines[0]);
+            self.fetch[1].write(lines[1]);
         }
-        for column in 0..columns.count() {
-            // SAFETY: as the caller vouches.
-            unsafe { self.store(column, start, out, lse) };
+        let last = steps.len() - 1;
+        // SAFETY: as the caller vouches.
+        unsafe {
+            self.add_values(&tiles, &steps[last], moved);
+            for column in 0..columns.count() {
+                self.store(column, start, out, lse);
+            }
         }
     }
 
-    /// Multiplies the scores of a column tile and blocks of keys.
+    /// Multiplies the scores of a step.
     #[inline(always)]
-    unsafe fn multiply_scores(
-        &mut self,
-        tiles: &Tiles,
-        column: usize,
-        keys: &std::ops::Range<usize>,
-        slot: usize,
-    ) {
+    unsafe fn multiply_scores(&mut self, tiles: &Tiles, step: &Step, slot: usize) {
         let depth = self.columns.shape.depth;
-        let q = self.queries.q.tile(2 * column * depth);
-        for (n, key) in keys.clone().enumerate() {
+        let q = self.queries.q.tile(2 * step.column * depth);
+        for (n, key) in step.keys.clone().enumerate() {
             let k = self.keys.k.tile(2 * key * depth);
             let scores = self.scores.f32s_mut((slot * KEY_BLOCKS + n) * SCORES);
             // SAFETY: as the caller vouches.
@@ -144,43 +181,48 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Turns scores into probabilities and adds the values that they weigh.
+    /// Turns scores into probabilities; returns the factor on earlier sums, if it is not 1.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn add_values(
-        &mut self,
-        tiles: &Tiles,
-        column: usize,
-        keys: &std::ops::Range<usize>,
-        slot: usize,
-        add: bool,
-    ) {
-        let shape = self.columns.shape;
-        let query = self.columns.query(column);
-        let mut factor = shape.cfg.scale * std::f32::consts::LOG2_E;
-        // SAFETY: as the caller vouches, here and below.
-        unsafe {
-            for (n, key) in keys.clone().enumerate() {
-                let scores = self.scores.f32s_mut((slot * KEY_BLOCKS + n) * SCORES);
-                if let Some(cap) = shape.cfg.soft_cap {
-                    lanes::cap_scores(scores, shape.cfg.scale, cap);
+    unsafe fn weigh(&mut self, step: &Step, slot: usize) -> Option<PerQuery> {
+        let cfg = self.columns.shape.cfg;
+        let query = self.columns.query(step.column);
+        let mut factor = cfg.scale * std::f32::consts::LOG2_E;
+        for (n, key) in step.keys.clone().enumerate() {
+            let scores = self.scores.f32s_mut((slot * KEY_BLOCKS + n) * SCORES);
+            // SAFETY: as the caller vouches.
+            unsafe {
+                if let Some(cap) = cfg.soft_cap {
+                    lanes::cap_scores(scores, cfg.scale, cap);
                     factor = std::f32::consts::LOG2_E;
                 }
-                if shape.hides(query, key * BLOCK) {
-                    lanes::hide(scores, query, key * BLOCK, shape.cfg.window);
+                if self.columns.shape.hides(query, key * BLOCK) {
+                    lanes::hide(scores, query, key * BLOCK, cfg.window);
                 }
             }
-            let scores = self.scores.f32s(slot * KEY_BLOCKS * SCORES);
-            let p = [0, 1].map(|half| self.p.tile_mut(half * KEY_BLOCKS));
-            let old = self.states[column].step(scores, keys.len() * BLOCK, factor, p);
-            let out = self.queries.out_t.f32s_mut(column * shape.depth * SCORES);
-            if let (Some(old), true) = (old, add) {
-                lanes::scale_columns(out, shape.padded(), old);
+        }
+        let scores = self.scores.f32s(slot * KEY_BLOCKS * SCORES);
+        let p = [0, 1].map(|half| self.p.tile_mut(half * KEY_BLOCKS));
+        // SAFETY: as the caller vouches.
+        unsafe { self.states[step.column].step(scores, step.keys.len() * BLOCK, factor, p) }
+    }
+
+    /// Adds the values that the probabilities weigh, after earlier sums are moved to the new maximum.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+    #[inline]
+    unsafe fn add_values(&mut self, tiles: &Tiles, step: &Step, moved: Option<PerQuery>) {
+        let shape = self.columns.shape;
+        let out = self.queries.out_t.f32s_mut(step.column * shape.depth * SCORES);
+        // SAFETY: as the caller vouches.
+        unsafe {
+            if let (Some(factor), true) = (moved, step.add) {
+                lanes::scale_columns(out, shape.padded(), factor);
             }
             for block in 0..shape.depth {
-                let v = self.keys.v_t.tile(2 * block * self.keys.key_tiles).add(keys.start * TILE);
+                let v = self.keys.v_t.tile(2 * block * self.keys.key_tiles).add(step.keys.start * TILE);
+                let p = (self.p.tile(0), KEY_BLOCKS);
                 let out = (out.add(block * SCORES), BLOCK);
-                product(tiles, (v, self.keys.key_tiles), (p[0], KEY_BLOCKS), keys.len(), out, add);
+                product(tiles, (v, self.keys.key_tiles), p, step.keys.len(), out, step.add);
             }
         }
     }

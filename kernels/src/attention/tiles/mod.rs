@@ -21,6 +21,7 @@
 #![expect(unsafe_code, reason = "vector instructions and tiles")]
 
 pub(super) mod backward;
+mod fetch;
 pub(super) mod forward;
 mod keys;
 mod lanes;
@@ -62,11 +63,6 @@ impl Lines {
     /// Makes room for `count` f32, a multiple of 16, to be written before they are read.
     fn sums(count: usize) -> Self {
         Self::unwritten(count / LINE_F32)
-    }
-
-    /// Makes `count` f32 zeros, a multiple of 16.
-    fn zeros(count: usize) -> Self {
-        Self(vec![Line([MaybeUninit::zeroed(); 16]); count / LINE_F32])
     }
 
     fn unwritten(count: usize) -> Self {
