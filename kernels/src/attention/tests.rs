@@ -13,9 +13,9 @@ use crate::testing::{assert_close, assert_thread_independent, finite_difference,
 /// forward, 8.0e-7 gradient (rounding of scores before `exp`); times 3.
 const TOLERANCE: f64 = 2.4e-6;
 
-/// The same on tiles in bf16, measured likewise: TODO; times 3. Rounding to bf16 has a relative error of 2e-3 for
-/// each operand and probability.
-const BF16_TOLERANCE: f64 = 5e-2;
+/// The same on tiles in bf16, measured likewise on a Sapphire Rapids Xeon: 5.5e-3 forward, 4.5e-3 gradient;
+/// times 3. Each operand and probability is rounded by up to 2e-3 of its size.
+const BF16_TOLERANCE: f64 = 1.7e-2;
 
 /// Every tier in f32, and tiles in bf16 where there are some.
 fn variants() -> Vec<(Tier, Compute)> {

@@ -194,7 +194,6 @@ impl<'a> Chunk<'a> {
             unsafe { self.queries.load(columns, saved, ends) };
             let steps = steps(columns);
             let mut fetch = self.fetch(columns, saved, ends[0] as usize, dqkv);
-            let lines = fetch.map(|fetch| fetch.lines.div_ceil(steps.len()));
             unsafe { self.multiply_scores(&tiles, &steps[0]) };
             for (n, step) in steps.iter().enumerate() {
                 if let Some(next) = steps.get(n + 1) {
@@ -203,9 +202,7 @@ impl<'a> Chunk<'a> {
                 if let Some(previous) = n.checked_sub(1).map(|n| &steps[n]) {
                     unsafe { self.finish(&tiles, columns, previous) };
                 }
-                unsafe { self.differentiate(columns, step) };
-                fetch[0].write(lines[0]);
-                (1..4).for_each(|i| fetch[i].read(lines[i]));
+                unsafe { self.differentiate(columns, step, &mut fetch) };
             }
             unsafe { self.finish(&tiles, columns, &steps[steps.len() - 1]) };
             for column in 0..columns.count() {
@@ -273,7 +270,7 @@ impl<'a> Chunk<'a> {
     /// Turns scores and `dP^T` of a step into `P^T` and `dS^T`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn differentiate(&mut self, columns: Columns, step: &Step) {
+    unsafe fn differentiate(&mut self, columns: Columns, step: &Step, fetch: &mut [Fetch; 4]) {
         let (cfg, key, column) = (columns.shape.cfg, step.key, step.column);
         let scores = self.scores.f32s_mut(2 * step.slot * SCORES);
         let query = columns.query(column);
@@ -299,9 +296,9 @@ impl<'a> Chunk<'a> {
             let lse = lanes::load(self.queries.lse.f32s(column * BLOCK));
             let delta = lanes::load(self.queries.delta.f32s(column * BLOCK));
             if let Some(cap) = cfg.soft_cap {
-                lanes::gradient_step::<true>(scores, d, factor, cap, [lse, delta], out);
+                lanes::gradient_step::<true>(scores, d, factor, cap, [lse, delta], out, fetch);
             } else {
-                lanes::gradient_step::<false>(scores, d, factor, 0.0, [lse, delta], out);
+                lanes::gradient_step::<false>(scores, d, factor, 0.0, [lse, delta], out, fetch);
             }
         }
     }

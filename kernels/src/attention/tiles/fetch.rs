@@ -1,7 +1,8 @@
 //! Fetching rows into the second-level cache while something else is computed.
 //!
 //! A head's part of a row is a few cache lines, and rows lie kilobytes apart, so the processor foresees none
-//! of it: read when needed, a row costs a whole trip to the third level.
+//! of it: read when needed, a row costs a whole trip to the third level. Only a dozen lines can be under way
+//! at a time, so they are asked for one by one between vector instructions.
 
 use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
 
@@ -20,7 +21,7 @@ pub(super) struct Fetch {
     /// The next line of the row.
     line: usize,
     /// Lines that are left.
-    pub(super) lines: usize,
+    lines: usize,
 }
 
 impl Default for Fetch {
@@ -45,25 +46,24 @@ impl Fetch {
         }
     }
 
-    /// Fetches the next lines, to be read.
+    /// Fetches the next line, to be read.
     #[inline(always)]
-    pub(super) fn read(&mut self, count: usize) {
+    pub(super) fn read(&mut self) {
         // SAFETY: fetching has no effect but on caches, at any address.
-        self.each(count, |at| unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) });
+        self.next(|at| unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) });
     }
 
-    /// Fetches the next lines, to be written.
+    /// Fetches the next line, to be written.
     #[inline(always)]
-    pub(super) fn write(&mut self, count: usize) {
+    pub(super) fn write(&mut self) {
         // SAFETY: as above; a processor without the hint does nothing.
-        self.each(count, |at| unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) });
+        self.next(|at| unsafe { _mm_prefetch::<_MM_HINT_ET0>(at.cast()) });
     }
 
     #[inline(always)]
-    fn each(&mut self, count: usize, fetch: impl Fn(*const f32)) {
-        let count = count.min(self.lines);
-        self.lines -= count;
-        for _ in 0..count {
+    fn next(&mut self, fetch: impl Fn(*const f32)) {
+        if self.lines > 0 {
+            self.lines -= 1;
             fetch(self.row.wrapping_add(self.line * LINE));
             self.line += 1;
             if self.line == self.lines_per_row {

@@ -48,10 +48,10 @@ pub(in super::super) fn attention(
                 (0..tasks.len()).into_par_iter().for_each(|n| {
                     let (segment, columns) = tasks[n];
                     let fetch = [
+                        Fetch::of(out.0, layout.q_width(), columns, segments[segment] as usize),
                         tasks.get(n + 1).map_or_else(Fetch::default, |&(segment, next)| {
                             Fetch::of(qkv.as_ptr(), layout.width(), next, segments[segment] as usize)
                         }),
-                        Fetch::of(out.0, layout.q_width(), columns, segments[segment] as usize),
                     ];
                     let rows = super::super::pack::segment(qkv, layout.width(), &segments[segment..]);
                     let block = Block::new(columns, &keys[segment * heads + columns.kv_head], fetch);
@@ -87,7 +87,7 @@ struct Block<'a> {
     scores: Lines,
     /// Probabilities of one step.
     p: Lines,
-    /// What the next task reads, and what this one writes.
+    /// What this task writes, and what the next one reads.
     fetch: [Fetch; 2],
 }
 
@@ -139,7 +139,6 @@ impl<'a> Block<'a> {
         unsafe { columns.pack_columns(rows, columns.shape.layout.width(), &mut self.queries.q) };
         let tiles = Tiles::configure();
         let steps = self.steps();
-        let lines = self.fetch.each_ref().map(|fetch| fetch.lines.div_ceil(steps.len()));
         let mut moved = None;
         for (n, step) in steps.iter().enumerate() {
             // SAFETY: as the caller vouches; the steps are inside the operands.
@@ -155,8 +154,6 @@ impl<'a> Block<'a> {
                 }
                 moved = self.weigh(step, n % 2);
             }
-            self.fetch[0].read(lines[0]);
-            self.fetch[1].write(lines[1]);
         }
         let last = steps.len() - 1;
         // SAFETY: as the caller vouches.
@@ -204,7 +201,7 @@ impl<'a> Block<'a> {
         let scores = self.scores.f32s(slot * KEY_BLOCKS * SCORES);
         let p = [0, 1].map(|half| self.p.tile_mut(half * KEY_BLOCKS));
         // SAFETY: as the caller vouches.
-        unsafe { self.states[step.column].step(scores, step.keys.len() * BLOCK, factor, p) }
+        unsafe { self.states[step.column].step(scores, step.keys.len() * BLOCK, factor, p, &mut self.fetch) }
     }
 
     /// Adds the values that the probabilities weigh, after earlier sums are moved to the new maximum.

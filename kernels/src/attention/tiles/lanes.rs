@@ -11,6 +11,7 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
+use super::fetch::Fetch;
 use super::{BLOCK, LINE_F32, SCORES};
 use crate::amx::pack::transposed;
 use crate::amx::{DEPTH, LANES};
@@ -88,7 +89,7 @@ impl Softmax {
     /// Turns raw scores of `keys` keys into probabilities relative to the new maximum, as right tiles with
     /// `k` along the keys; returns what earlier sums have to be multiplied by, or none if by 1.
     ///
-    /// The columns of `p` are in the order of [`query_of_column`].
+    /// Fetches what is first written, then read. The columns of `p` are in the order of [`query_of_column`].
     ///
     /// # Safety
     /// `scores` may be read at `keys` rows of 32, a multiple of 32; each `p` may be written at as many / 32
@@ -101,6 +102,7 @@ impl Softmax {
         keys: usize,
         factor: f32,
         p: [*mut u16; 2],
+        fetch: &mut [Fetch; 2],
     ) -> Option<PerQuery> {
         let factor = _mm512_set1_ps(factor);
         // SAFETY: as the caller vouches.
@@ -109,6 +111,8 @@ impl Softmax {
         let max = [_mm512_max_ps(self.max[0], highest[0]), _mm512_max_ps(self.max[1], highest[1])];
         let (mut even_sum, mut odd_sum) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
         for pair in 0..keys / 2 {
+            fetch[0].write();
+            fetch[1].read();
             // SAFETY: as the caller vouches.
             unsafe {
                 let at = scores.add(2 * pair * BLOCK);
@@ -303,6 +307,7 @@ pub(super) struct GradientOut {
 /// Turns raw scores (or, if `CAPPED`, capped ones) and `dP^T` of 32 keys into `P^T` and `dS^T`.
 ///
 /// `factor` goes from scores to powers of two, `lse` is in powers of two; `dS` lacks the factor `scale`.
+/// Fetches what is first written, then read.
 ///
 /// # Safety
 /// `scores` and `d` may be read at [`SCORES`] elements, and `out` be written at a tile each.
@@ -315,11 +320,14 @@ pub(super) unsafe fn gradient_step<const CAPPED: bool>(
     cap: f32,
     [lse, delta]: [PerQuery; 2],
     out: GradientOut,
+    fetch: &mut [Fetch; 4],
 ) {
     let factor = _mm512_set1_ps(factor);
     for tile in 0..2 {
         for line in (0..LANES).step_by(2) {
             let at = (tile * LANES + line) * BLOCK;
+            fetch[0].write();
+            (1..4).for_each(|n| fetch[n].read());
             // SAFETY: as the caller vouches.
             unsafe {
                 let (s_even, s_odd) = (load(scores.add(at)), load(scores.add(at + BLOCK)));
