@@ -4,17 +4,17 @@
 //! `j <= i` of the same segment (and `j > i - window`); `o_i = sum_j p_ij v_j`. Query head `h` reads key and
 //! value head `h / (num_heads / num_kv_heads)`.
 //!
-//! Works in tiles (64 x 64 scores; 32 x 32 on a matrix unit, see `tiles`) with an online softmax: no `[t, t]` matrix exists, and what is kept for
-//! the backward pass is the output and one log-sum-exp per token and head. Tiles are counted from the start
-//! of a segment, so a sample gives the same bits in a pack and alone.
+//! Works in tiles (64 x 64 scores; 32 x 32 on a matrix unit, see `tiles`) with an online softmax: no `[t, t]`
+//! matrix exists, and what is kept for the backward pass is the output and one log-sum-exp per token and head.
+//! Tiles are counted from the start of a segment, so a sample gives the same bits in a pack and alone.
 //!
 //! # Limits
-//! Of one layer with `h` query heads of `d` elements and segments of `n` tokens, `n (n + 1) / 2` scores each:
-//! 4 `d` FLOPs a score forward (`Q K^T`, `P V`) and 10 `d` backward (`Q K^T` again, `dP`, `dV`, `dK`, `dQ`). Bytes: `qkv` is read and the output written once forward, 4 (`width + h d`) a token;
-//! backward reads `qkv`, the output and its gradient and writes `dqkv`, 8 (`width + h d`) a token. For
-//! SmolLM2-135M (9 heads of 64 over 3 key heads, rows of 960) and 2048 tokens as 4 x 512 that is 1.2 and 3.0
-//! GFLOP, 12.6 and 25.2 MB; as 1 x 2048, 4.8 and 12.1 GFLOP. The scores cost about 12 vector instructions
-//! for 16 of them besides, which weighs as much as the products do on a matrix unit.
+//! One layer with `h` query heads of `d` elements has `h n^2 / 2` scores in a segment of `n` tokens. Each costs
+//! 4 `d` FLOPs forward (`Q K^T`, `P V`) and 10 `d` backward (`Q K^T` again, `dP`, `dV`, `dK`, `dQ`). Forward
+//! reads `qkv` and writes the output, 4 (`width + h d`) bytes a token; backward reads `qkv`, the output and its
+//! gradient and writes `dqkv`, twice as much. For SmolLM2-135M (9 heads of 64 over 3 key heads, rows of 960)
+//! and 2048 tokens that is 12.6 and 25.2 MB, and 1.2 and 3.0 GFLOP as 4 x 512, or 4.8 and 12.1 as 1 x 2048.
+//! On a matrix unit the softmax, a dozen vector instructions for 16 scores, weighs as much as the products.
 //!
 //! # Source
 //! Dao, "FlashAttention-2", 2023, <https://arxiv.org/abs/2307.08691>; masks as `eager_attention_forward` of
@@ -55,8 +55,8 @@ pub struct AttentionConfig {
     pub window: Option<usize>,
     /// Bound that scores approach through tanh; above 0. None: unbounded.
     pub soft_cap: Option<f32>,
-    /// What the products are made of. `Bf16` is followed on [`Tier::Amx`](isa::Tier) only, and elsewhere
-    /// computed as `F32`: without a matrix unit rounding would cost time and save none.
+    /// What the products are made of. `Bf16` is followed on [`Tier::Amx`](isa::Tier) only: where there is no
+    /// matrix unit, and in [`attention_decode`], rounding would save no time, so both mean `F32` there.
     pub compute: Compute,
 }
 

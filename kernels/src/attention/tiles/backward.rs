@@ -19,7 +19,7 @@ use super::queries::{BackwardQueries, Columns};
 use super::{Lines, SCORES, Shape, Shared, product, written};
 use crate::amx::{BLOCK, Tiles};
 
-/// Queries of a task; a multiple of the queries of a block.
+/// Queries of a task.
 const CHUNK: usize = 512;
 
 /// Column tiles of a block of queries.
@@ -129,7 +129,7 @@ struct Chunk<'a> {
     chunk: Columns,
     keys: &'a BackwardKeys,
     queries: BackwardQueries,
-    /// Scores and `dP^T`, of two column tiles.
+    /// Scores and `dP^T` of one step.
     scores: Lines,
     /// `P^T` and `dS^T` of a block of keys as left tiles: `[16 keys][column tile]`.
     left: [Lines; 2],
@@ -146,8 +146,6 @@ struct Step {
     column: usize,
     /// All column tiles that see the block of keys.
     seeing: Range<usize>,
-    /// Where the scores go, 0 and 1 in turn.
-    slot: usize,
 }
 
 /// The steps of a block of queries: blocks of keys in order, inside them column tiles.
@@ -156,9 +154,8 @@ fn steps(columns: Columns) -> Vec<Step> {
     let mut steps = Vec::new();
     for key in keys {
         let seeing = columns.seeing(key);
-        let slot = steps.len();
-        let of = |(n, column)| Step { key, column, seeing: seeing.clone(), slot: (slot + n) % 2 };
-        steps.extend(seeing.clone().enumerate().map(of));
+        let of = |column| Step { key, column, seeing: seeing.clone() };
+        steps.extend(seeing.clone().map(of));
     }
     steps
 }
@@ -173,7 +170,7 @@ impl<'a> Chunk<'a> {
             chunk,
             keys,
             queries: BackwardQueries::new(shape, columns),
-            scores: Lines::sums(4 * SCORES),
+            scores: Lines::sums(2 * SCORES),
             left: [Lines::tiles(2 * columns), Lines::tiles(2 * columns)],
             ds: Lines::tiles(2 * columns * KEY_BLOCKS),
             started: vec![false; blocks.len()],
@@ -192,19 +189,14 @@ impl<'a> Chunk<'a> {
             let columns = Columns { first, end: chunk.end.min(first + step), ..chunk };
             // SAFETY: as the caller vouches, here and below.
             unsafe { self.queries.load(columns, saved, ends) };
-            let steps = steps(columns);
             let mut fetch = self.fetch(columns, saved, ends[0] as usize, dqkv);
-            unsafe { self.multiply_scores(&tiles, &steps[0]) };
-            for (n, step) in steps.iter().enumerate() {
-                if let Some(next) = steps.get(n + 1) {
-                    unsafe { self.multiply_scores(&tiles, next) };
+            for step in &steps(columns) {
+                unsafe {
+                    self.multiply_scores(&tiles, step);
+                    self.differentiate(columns, step, &mut fetch);
+                    self.finish(&tiles, columns, step);
                 }
-                if let Some(previous) = n.checked_sub(1).map(|n| &steps[n]) {
-                    unsafe { self.finish(&tiles, columns, previous) };
-                }
-                unsafe { self.differentiate(columns, step, &mut fetch) };
             }
-            unsafe { self.finish(&tiles, columns, &steps[steps.len() - 1]) };
             for column in 0..columns.count() {
                 unsafe { self.store_dq(columns, column, ends[0] as usize, dqkv) };
             }
@@ -261,7 +253,7 @@ impl<'a> Chunk<'a> {
         for (n, left) in [&self.keys.k, &self.keys.v].into_iter().enumerate() {
             let a = (left.tile(2 * step.key * depth), depth);
             let b = (self.queries.columns[n].tile(2 * step.column * depth), depth);
-            let c = (self.scores.f32s_mut((2 * step.slot + n) * SCORES), BLOCK);
+            let c = (self.scores.f32s_mut(n * SCORES), BLOCK);
             // SAFETY: as the caller vouches.
             unsafe { product(tiles, a, b, depth, c, false) };
         }
@@ -272,7 +264,7 @@ impl<'a> Chunk<'a> {
     #[inline]
     unsafe fn differentiate(&mut self, columns: Columns, step: &Step, fetch: &mut [Fetch; 4]) {
         let (cfg, key, column) = (columns.shape.cfg, step.key, step.column);
-        let scores = self.scores.f32s_mut(2 * step.slot * SCORES);
+        let scores = self.scores.f32s_mut(0);
         let query = columns.query(column);
         let mut factor = cfg.scale * std::f32::consts::LOG2_E;
         let count = columns.count();

@@ -1,9 +1,7 @@
 //! Forward on tiles.
 //!
 //! A task is a block of queries of the heads that share a key head. For each block of keys and each column
-//! tile: scores, softmax, sums. The scores of the next step are multiplied before the softmax of this one, and
-//! the sums of the previous step too, so that the matrix unit works while the vector units do; and what the
-//! next task reads is fetched meanwhile.
+//! tile: scores, softmax, sums. What the task writes and the next one reads is fetched meanwhile.
 
 use std::ops::Range;
 
@@ -18,7 +16,7 @@ use super::{Lines, SCORES, Shape, Shared, product, written};
 use crate::amx::{BLOCK, LANES, TILE, Tiles};
 
 /// Blocks of 32 keys that go through the softmax at once.
-const KEY_BLOCKS: usize = 4;
+const KEY_BLOCKS: usize = 8;
 
 /// Column tiles of a task.
 const COLUMNS: usize = 8;
@@ -83,7 +81,7 @@ struct Block<'a> {
     keys: &'a ForwardKeys,
     queries: ForwardQueries,
     states: Vec<Softmax>,
-    /// Scores of two steps.
+    /// Scores of one step.
     scores: Lines,
     /// Probabilities of one step.
     p: Lines,
@@ -107,7 +105,7 @@ impl<'a> Block<'a> {
             keys,
             queries: ForwardQueries::new(columns.shape, columns.count()),
             states: vec![Softmax::new(); columns.count()],
-            scores: Lines::sums(2 * KEY_BLOCKS * SCORES),
+            scores: Lines::sums(KEY_BLOCKS * SCORES),
             p: Lines::tiles(2 * KEY_BLOCKS),
             fetch,
         }
@@ -139,26 +137,13 @@ impl<'a> Block<'a> {
         unsafe { columns.pack_columns(rows, columns.shape.layout.width(), &mut self.queries.q) };
         let tiles = Tiles::configure();
         let steps = self.steps();
-        let mut moved = None;
-        for (n, step) in steps.iter().enumerate() {
-            // SAFETY: as the caller vouches; the steps are inside the operands.
-            unsafe {
-                if n == 0 {
-                    self.multiply_scores(&tiles, step, 0);
-                }
-                if let Some(next) = steps.get(n + 1) {
-                    self.multiply_scores(&tiles, next, (n + 1) % 2);
-                }
-                if n > 0 {
-                    self.add_values(&tiles, &steps[n - 1], moved);
-                }
-                moved = self.weigh(step, n % 2);
-            }
-        }
-        let last = steps.len() - 1;
-        // SAFETY: as the caller vouches.
+        // SAFETY: as the caller vouches; the steps are inside the operands.
         unsafe {
-            self.add_values(&tiles, &steps[last], moved);
+            for step in &steps {
+                self.multiply_scores(&tiles, step);
+                let moved = self.weigh(step);
+                self.add_values(&tiles, step, moved);
+            }
             for column in 0..columns.count() {
                 self.store(column, start, out, lse);
             }
@@ -167,12 +152,12 @@ impl<'a> Block<'a> {
 
     /// Multiplies the scores of a step.
     #[inline(always)]
-    unsafe fn multiply_scores(&mut self, tiles: &Tiles, step: &Step, slot: usize) {
+    unsafe fn multiply_scores(&mut self, tiles: &Tiles, step: &Step) {
         let depth = self.columns.shape.depth;
         let q = self.queries.q.tile(2 * step.column * depth);
         for (n, key) in step.keys.clone().enumerate() {
             let k = self.keys.k.tile(2 * key * depth);
-            let scores = self.scores.f32s_mut((slot * KEY_BLOCKS + n) * SCORES);
+            let scores = self.scores.f32s_mut(n * SCORES);
             // SAFETY: as the caller vouches.
             unsafe { product(tiles, (k, depth), (q, depth), depth, (scores, BLOCK), false) };
         }
@@ -181,12 +166,12 @@ impl<'a> Block<'a> {
     /// Turns scores into probabilities; returns the factor on earlier sums, if it is not 1.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn weigh(&mut self, step: &Step, slot: usize) -> Option<PerQuery> {
+    unsafe fn weigh(&mut self, step: &Step) -> Option<PerQuery> {
         let cfg = self.columns.shape.cfg;
         let query = self.columns.query(step.column);
         let mut factor = cfg.scale * std::f32::consts::LOG2_E;
         for (n, key) in step.keys.clone().enumerate() {
-            let scores = self.scores.f32s_mut((slot * KEY_BLOCKS + n) * SCORES);
+            let scores = self.scores.f32s_mut(n * SCORES);
             // SAFETY: as the caller vouches.
             unsafe {
                 if let Some(cap) = cfg.soft_cap {
@@ -198,7 +183,7 @@ impl<'a> Block<'a> {
                 }
             }
         }
-        let scores = self.scores.f32s(slot * KEY_BLOCKS * SCORES);
+        let scores = self.scores.f32s(0);
         let p = [0, 1].map(|half| self.p.tile_mut(half * KEY_BLOCKS));
         // SAFETY: as the caller vouches.
         unsafe { self.states[step.column].step(scores, step.keys.len() * BLOCK, factor, p, &mut self.fetch) }
