@@ -271,7 +271,7 @@ pub(crate) unsafe fn right_from_columns<R: Rows>(
                 lines[lane] = unsafe { rows.load(row + lane, col + tile * DEPTH) };
             }
         }
-        let lines = transposed(lines);
+        let lines = transposed(&lines);
         for pair in 0..LANES {
             // SAFETY: as the caller vouches.
             unsafe { _mm512_storeu_si512(out.add(tile * TILE + pair * DEPTH).cast(), lines[pair]) };
@@ -339,7 +339,7 @@ pub(crate) unsafe fn left_from_columns<R: Rows>(
             for pair in 0..LANES {
                 lines[pair] = _mm512_loadu_si512(tile.add(pair * DEPTH).cast());
             }
-            let lines = transposed(lines);
+            let lines = transposed(&lines);
             for lane in 0..LANES {
                 _mm512_storeu_si512(tile.add(lane * DEPTH).cast(), lines[lane]);
             }
@@ -352,8 +352,8 @@ pub(crate) unsafe fn left_from_columns<R: Rows>(
 /// Straight-line code on few registers at a time: arrays that loops index stay in memory.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(crate) fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
-    let [r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15] = rows;
+pub(crate) fn transposed(rows: &[__m512i; LANES]) -> [__m512i; LANES] {
+    let [r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15] = *rows;
     let [a0, a1, a2, a3] = transposed_lanes(r0, r1, r2, r3);
     let [b0, b1, b2, b3] = transposed_lanes(r4, r5, r6, r7);
     let [c0, c1, c2, c3] = transposed_lanes(r8, r9, r10, r11);

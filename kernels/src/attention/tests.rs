@@ -9,9 +9,10 @@ use crate::frozen::Compute;
 use crate::isa::Tier;
 use crate::testing::{assert_close, assert_thread_independent, finite_difference, narrow, random, wide};
 
-/// Largest error relative to the largest value seen on an AVX-512 Xeon over all tiers and cases below: 4.5e-7
-/// forward, 8.0e-7 gradient (rounding of scores before `exp`); times 3.
-const TOLERANCE: f64 = 2.4e-6;
+/// Largest error relative to the largest value seen on an AVX-512 Xeon over all tiers and cases below: 4.9e-7
+/// forward (rounding of scores before `exp`), 2.5e-6 gradient (`dv` of the first key, a chain of 2100
+/// additions; 8.0e-7 elsewhere); times 3.
+const TOLERANCE: f64 = 7.5e-6;
 
 /// The same on tiles in bf16, measured likewise on a Sapphire Rapids Xeon: 5.5e-3 forward, 4.5e-3 gradient;
 /// times 3. Each operand and probability is rounded by up to 2e-3 of its size.

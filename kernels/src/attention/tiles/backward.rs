@@ -16,7 +16,7 @@ use super::fetch::Fetch;
 use super::keys::BackwardKeys;
 use super::lanes::{self, GradientOut};
 use super::queries::{BackwardQueries, Columns};
-use super::{Lines, SCORES, Shape, Shared, product, written};
+use super::{Lines, SCORES, Shape, Shared, product, rows, written};
 use crate::amx::{BLOCK, Tiles};
 
 /// Queries of a task.
@@ -114,11 +114,11 @@ unsafe fn add_parts(shape: Shape, kv_head: usize, parts: &[Part], tokens: Range<
                 let width = BLOCK.min(columns.end - start);
                 let out = dqkv.at(token * layout.width() + start, width);
                 let parts = parts.iter().filter(|part| part.blocks.contains(&(i / BLOCK)));
-                let rows = parts.map(|part| {
+                let sums = parts.map(|part| {
                     part.sums[n].f32s(part.at(shape, i / BLOCK, block)).wrapping_add(i % BLOCK * BLOCK)
                 });
                 // SAFETY: as the caller vouches; the parts have the blocks.
-                unsafe { lanes::store_sum(rows, scale, out, width) };
+                unsafe { rows::store_sum(sums, scale, out, width) };
             }
         }
     }
@@ -126,7 +126,8 @@ unsafe fn add_parts(shape: Shape, kv_head: usize, parts: &[Part], tokens: Range<
 
 /// One task.
 struct Chunk<'a> {
-    chunk: Columns,
+    /// All its queries.
+    whole: Columns,
     keys: &'a BackwardKeys,
     queries: BackwardQueries,
     /// Scores and `dP^T` of one step.
@@ -167,7 +168,7 @@ impl<'a> Chunk<'a> {
         // The first queries or, from there on, those of the same number see each of these blocks.
         let blocks = shape.seen(chunk.first).start..chunk.end.div_ceil(BLOCK);
         Self {
-            chunk,
+            whole: chunk,
             keys,
             queries: BackwardQueries::new(shape, columns),
             scores: Lines::sums(2 * SCORES),
@@ -182,23 +183,23 @@ impl<'a> Chunk<'a> {
     /// Tiles are available; `ends` are those of the segment.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
     unsafe fn run(mut self, saved: Saved<'_>, ends: &[u32], dqkv: &Shared<'_>) -> Part {
-        let (chunk, shape) = (self.chunk, self.chunk.shape);
+        let (chunk, shape) = (self.whole, self.whole.shape);
         let tiles = Tiles::configure();
         let step = shape.block_of_queries(COLUMNS);
         for first in (chunk.first..chunk.end).step_by(step) {
             let columns = Columns { first, end: chunk.end.min(first + step), ..chunk };
-            // SAFETY: as the caller vouches, here and below.
-            unsafe { self.queries.load(columns, saved, ends) };
             let mut fetch = self.fetch(columns, saved, ends[0] as usize, dqkv);
-            for step in &steps(columns) {
-                unsafe {
+            // SAFETY: as the caller vouches; the steps are inside the operands.
+            unsafe {
+                self.queries.load(columns, saved, ends);
+                for step in &steps(columns) {
                     self.multiply_scores(&tiles, step);
                     self.differentiate(columns, step, &mut fetch);
                     self.finish(&tiles, columns, step);
                 }
-            }
-            for column in 0..columns.count() {
-                unsafe { self.store_dq(columns, column, ends[0] as usize, dqkv) };
+                for column in 0..columns.count() {
+                    self.store_dq(columns, column, ends[0] as usize, dqkv);
+                }
             }
         }
         self.part
@@ -209,7 +210,7 @@ impl<'a> Chunk<'a> {
         let layout = columns.shape.layout;
         let next = Columns {
             first: columns.end,
-            end: self.chunk.end.min(2 * columns.end - columns.first),
+            end: self.whole.end.min(2 * columns.end - columns.first),
             ..columns
         };
         [
@@ -237,11 +238,12 @@ impl<'a> Chunk<'a> {
             let b = (self.queries.rows[1 - n].tile(2 * block * count + seeing.start), count);
             let at = self.part.at(shape, *key, block);
             let c = (self.part.sums[1 - n].f32s_mut(at), BLOCK);
-            // SAFETY: as the caller vouches, here and below.
+            // SAFETY: as the caller vouches.
             unsafe { product(tiles, a, b, seeing.len(), c, add) };
         }
         let end = columns.end.div_ceil(BLOCK);
         if (key + 1).is_multiple_of(KEY_BLOCKS) || key + 1 == end {
+            // SAFETY: as the caller vouches.
             unsafe { self.add_dq(tiles, columns, key / KEY_BLOCKS * KEY_BLOCKS..key + 1) };
         }
     }
@@ -249,7 +251,7 @@ impl<'a> Chunk<'a> {
     /// Multiplies scores and `dP^T` of a step.
     #[inline(always)]
     unsafe fn multiply_scores(&mut self, tiles: &Tiles, step: &Step) {
-        let depth = self.chunk.shape.depth;
+        let depth = self.whole.shape.depth;
         for (n, left) in [&self.keys.k, &self.keys.v].into_iter().enumerate() {
             let a = (left.tile(2 * step.key * depth), depth);
             let b = (self.queries.columns[n].tile(2 * step.column * depth), depth);
@@ -275,7 +277,7 @@ impl<'a> Chunk<'a> {
             ds_right: [0, 1]
                 .map(|half| self.ds.tile_mut((2 * column + half) * KEY_BLOCKS + key % KEY_BLOCKS)),
         };
-        // SAFETY: as the caller vouches, here and below.
+        // SAFETY: as the caller vouches.
         unsafe {
             if let Some(cap) = cfg.soft_cap {
                 lanes::cap_scores(scores, cfg.scale, cap);
@@ -322,10 +324,10 @@ impl<'a> Chunk<'a> {
         let (shape, layout) = (columns.shape, columns.shape.layout);
         let queries = columns.queries(column);
         let at = (start + columns.query(column)) * layout.width() + layout.q(columns.head(column)).start;
-        let rows = dqkv.at(at, (queries - 1) * layout.width() + layout.head_dim);
+        let out = dqkv.at(at, (queries - 1) * layout.width() + layout.head_dim);
         let sums = self.queries.dq_t.f32s(column * shape.depth * SCORES);
         let factor = [_mm512_set1_ps(shape.cfg.scale); 2];
         // SAFETY: as the caller vouches; no other task has these queries of this head.
-        unsafe { lanes::store_rows(sums, layout.head_dim, factor, queries, rows, layout.width()) };
+        unsafe { rows::store_rows(sums, layout.head_dim, factor, queries, out, layout.width()) };
     }
 }

@@ -12,7 +12,7 @@ use super::fetch::Fetch;
 use super::keys::ForwardKeys;
 use super::lanes::{self, PerQuery, Softmax};
 use super::queries::{Columns, ForwardQueries};
-use super::{Lines, SCORES, Shape, Shared, product, written};
+use super::{Lines, SCORES, Shape, Shared, product, rows, written};
 use crate::amx::{BLOCK, LANES, TILE, Tiles};
 
 /// Blocks of 32 keys that go through the softmax at once.
@@ -223,8 +223,8 @@ impl<'a> Block<'a> {
         // SAFETY: as the caller vouches; no other task has these queries of this head.
         unsafe {
             let at = first * layout.q_width() + layout.q(head).start;
-            let rows = out.at(at, (queries - 1) * layout.q_width() + layout.head_dim);
-            lanes::store_rows(sums, layout.head_dim, reciprocal, queries, rows, layout.q_width());
+            let out = out.at(at, (queries - 1) * layout.q_width() + layout.head_dim);
+            rows::store_rows(sums, layout.head_dim, reciprocal, queries, out, layout.q_width());
             for half in 0..2 {
                 _mm512_storeu_ps(last[0].as_mut_ptr().add(half * LANES), state.max[half]);
                 _mm512_storeu_ps(last[1].as_mut_ptr().add(half * LANES), state.sum[half]);

@@ -26,6 +26,7 @@ pub(super) mod forward;
 mod keys;
 mod lanes;
 mod queries;
+mod rows;
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;

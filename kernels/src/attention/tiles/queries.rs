@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::pack::segment;
-use super::{Lines, SCORES, Shape, head_rows, lanes};
+use super::{Lines, SCORES, Shape, head_rows, rows};
 use crate::amx::pack::{F32Rows, right_from_columns, right_from_rows};
 use crate::amx::{BLOCK, DEPTH, LANES};
 
@@ -164,7 +164,7 @@ impl BackwardQueries {
                     let row = i * q_width + layout.q(head).start..i * q_width + layout.q(head).end;
                     let (out, d_out) = (&out[row.clone()], &d_out[row]);
                     // SAFETY: both have the elements of one head.
-                    let delta = unsafe { lanes::dot(out.as_ptr(), d_out.as_ptr(), layout.head_dim) };
+                    let delta = unsafe { rows::dot(out.as_ptr(), d_out.as_ptr(), layout.head_dim) };
                     values = (lse[i * layout.num_heads + head] * std::f32::consts::LOG2_E, delta);
                 }
                 // SAFETY: both have 32 elements for each column.
