@@ -77,6 +77,9 @@ fn permitted() -> bool {
     false
 }
 
+/// Bytes that [`Tiles::add_and_fetch`] fetches for every tile of `k`: a quarter of the two tiles it multiplies by.
+pub(crate) const FETCH: usize = 512;
+
 /// The memory that `LDTILECFG` reads.
 #[repr(C, align(64))]
 struct TileConfig {
@@ -180,6 +183,38 @@ impl Tiles {
                 "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024", "dec {k}", "jnz 2b",
                 a0 = inout(reg) a[0] => _, a1 = inout(reg) a[1] => _,
                 b0 = inout(reg) b[0] => _, b1 = inout(reg) b[1] => _,
+                k = inout(reg) k_tiles => _, row = in(reg) 64usize, options(nostack, readonly)
+            );
+        }
+    }
+
+    /// As [`Tiles::add`], and fetches [`FETCH`] bytes from `next` on into the second-level cache for every tile of `k`.
+    ///
+    /// # Safety
+    /// As [`Tiles::add`]; `next` may be any address.
+    #[inline(always)]
+    pub(crate) unsafe fn add_and_fetch(
+        &self,
+        a: [*const u16; 2],
+        b: [*const u16; 2],
+        k_tiles: usize,
+        next: *const u16,
+    ) {
+        // SAFETY: as the caller vouches; registers 0 to 7 are configured as whole tiles; a fetch does not fault.
+        unsafe {
+            asm!(
+                "2:",
+                "tileloadd tmm4, [{a0} + {row}]", "tileloadd tmm6, [{b0} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{next}]", "prefetcht1 [{next} + 64]",
+                "tileloadd tmm5, [{a1} + {row}]", "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{next} + 128]", "prefetcht1 [{next} + 192]",
+                "tileloadd tmm7, [{b1} + {row}]", "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{next} + 256]", "prefetcht1 [{next} + 320]",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{next} + 384]", "prefetcht1 [{next} + 448]", "add {next}, 512",
+                "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024", "dec {k}", "jnz 2b",
+                a0 = inout(reg) a[0] => _, a1 = inout(reg) a[1] => _,
+                b0 = inout(reg) b[0] => _, b1 = inout(reg) b[1] => _, next = inout(reg) next => _,
                 k = inout(reg) k_tiles => _, row = in(reg) 64usize, options(nostack, readonly)
             );
         }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::forward::{gate_up, normed};
 use super::packed::PartPanels;
-use super::rows::{Left, Narrow, Sum, multiply};
+use super::rows::{Left, Narrow, Sum, multiply, multiply_all};
 use super::{COLUMNS, ROWS};
 use crate::amx::{BLOCK, Tiles};
 use crate::flex::{slice, tensor};
@@ -172,7 +172,11 @@ fn inner(
         for slab in 0..ROWS / BLOCK {
             let narrow = [t[0].as_ref(), t[1].as_ref()];
             gate_up(tiles, n, &shared.forward, narrow, slab, column, &mut pair);
-            multiply(tiles, &terms, slab, column / BLOCK..(column + COLUMNS) / BLOCK, &mut dh, COLUMNS);
+            for index in 0..COLUMNS / BLOCK {
+                let panel = column / BLOCK + index;
+                let next = panel + COLUMNS / BLOCK;
+                multiply(tiles, &terms, slab, [panel, next], &mut dh[index * BLOCK..], COLUMNS);
+            }
             gate_rows(tier, &pair, COLUMNS, &mut h, kind);
             gate_rows_backward(tier, &mut pair, &dh, COLUMNS, kind);
             inner.h.pack(slab * BLOCK, BLOCK, &h, BLOCK, COLUMNS, column);
@@ -202,12 +206,8 @@ fn input_gradient(
             terms.push((&narrow.tiles, &lora.a));
         }
     }
-    let mut dn = vec![0.0f32; BLOCK * d];
-    for (slab, dx) in dx.chunks_mut(BLOCK * d).enumerate() {
-        multiply(tiles, &terms, slab, 0..d / BLOCK, &mut dn, d);
-        let start = slab * BLOCK * d;
-        let x = &x[start..][..dx.len()];
-        normalise_rows_backward(isa::tier(), x, shared.norm, &dn[..dx.len()], shared.config.eps, dx);
-        dx.iter_mut().zip(&dy[start..]).for_each(|(dx, dy)| *dx += dy);
-    }
+    let mut dn = vec![0.0f32; ROWS * d];
+    multiply_all(tiles, &terms, &mut dn);
+    normalise_rows_backward(isa::tier(), x, shared.norm, &dn[..dx.len()], shared.config.eps, dx);
+    dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
 }

@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::packed::PartPanels;
-use super::rows::{Left, Narrow, multiply};
+use super::rows::{Left, Narrow, multiply, multiply_all};
 use super::{COLUMNS, ROWS};
 use crate::amx::{BLOCK, Tiles};
 use crate::flex::{slice, tensor};
@@ -64,16 +64,15 @@ pub(super) fn gate_up(
     column: usize,
     out: &mut [f32],
 ) {
-    let panels = column / BLOCK..(column + COLUMNS) / BLOCK;
     for (half, narrow) in narrow.into_iter().enumerate() {
-        let out = &mut out[half * COLUMNS..];
-        let weight = (normed, &parts[half].weight);
-        match (&parts[half].lora, narrow) {
-            (Some(lora), Some(narrow)) => {
-                let terms = [weight, (&narrow.tiles, &lora.b)];
-                multiply(tiles, &terms, slab, panels.clone(), out, 2 * COLUMNS);
-            }
-            _ => multiply(tiles, &[weight], slab, panels.clone(), out, 2 * COLUMNS),
+        let mut terms = vec![(normed, &parts[half].weight)];
+        if let (Some(lora), Some(narrow)) = (&parts[half].lora, narrow) {
+            terms.push((&narrow.tiles, &lora.b));
+        }
+        for index in 0..COLUMNS / BLOCK {
+            let panel = column / BLOCK + index;
+            let out = &mut out[half * COLUMNS + index * BLOCK..];
+            multiply(tiles, &terms, slab, [panel, panel + COLUMNS / BLOCK], out, 2 * COLUMNS);
         }
     }
 }
@@ -82,7 +81,7 @@ pub(super) fn gate_up(
 fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &mut [f32], kept: &mut [f32]) {
     let (d, ranks) = (norm.len(), config.ranks());
     let f = parts[2].weight.k_tiles * crate::amx::DEPTH;
-    let (count, tiles) = (x.len() / d, Tiles::configure());
+    let tiles = Tiles::configure();
     let normed = normed(x, norm, config.eps);
     let narrow = [0, 1].map(|part: usize| {
         let lora = parts[part].lora.as_ref()?;
@@ -98,17 +97,13 @@ fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &m
         }
     }
     let down = parts[2].lora.as_ref().map(|lora| Narrow::product(&tiles, &inner, &lora.a, lora));
-    let mut block = vec![0.0f32; BLOCK * d];
-    for slab in 0..count.div_ceil(BLOCK) {
-        let mut terms = vec![(&inner, &parts[2].weight)];
-        if let (Some(narrow), Some(lora)) = (&down, &parts[2].lora) {
-            terms.push((&narrow.tiles, &lora.b));
-        }
-        multiply(&tiles, &terms, slab, 0..d / BLOCK, &mut block, d);
-        let start = slab * BLOCK * d;
-        let sums = y[start..].iter_mut().zip(&x[start..]).zip(&block);
-        sums.for_each(|((y, x), sum)| *y = x + sum);
+    let mut terms = vec![(&inner, &parts[2].weight)];
+    if let (Some(narrow), Some(lora)) = (&down, &parts[2].lora) {
+        terms.push((&narrow.tiles, &lora.b));
     }
+    let mut sums = vec![0.0f32; ROWS * d];
+    multiply_all(&tiles, &terms, &mut sums);
+    y.iter_mut().zip(x).zip(&sums).for_each(|((y, x), sum)| *y = x + sum);
     let mut column = 0;
     for narrow in narrow.iter().chain([&down]).flatten() {
         for (kept, values) in kept.chunks_exact_mut(ranks).zip(narrow.values.chunks_exact(narrow.rank)) {

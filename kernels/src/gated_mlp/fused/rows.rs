@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "tiles and what packs them have no safe form")]
 
 use crate::amx::pack::{F32Rows, TileRows, left, right_from_rows};
-use crate::amx::{BLOCK, DEPTH, LANES, TILE, Tiles};
+use crate::amx::{BLOCK, DEPTH, FETCH, LANES, TILE, Tiles};
 use crate::matmul::Pooled;
 
 use super::ROWS;
@@ -69,26 +69,39 @@ impl Left {
     }
 }
 
-/// Computes 32 rows of `sum of left . right` into `c`, at panels `panels`.
+/// Computes 32 rows and the 32 columns of a panel of `sum of left . right` into `c`, and fetches this slab's share
+/// of panel `next`, which is wanted after the last slab.
 pub(super) fn multiply(
     tiles: &Tiles,
     terms: &[(&Left, &Panels)],
     slab: usize,
-    panels: std::ops::Range<usize>,
+    [panel, next]: [usize; 2],
     c: &mut [f32],
     ldc: usize,
 ) {
-    assert!(c.len() >= (BLOCK - 1) * ldc + panels.len() * BLOCK, "the block does not fit");
-    for (column, panel) in panels.enumerate() {
-        let c = c[column * BLOCK..].as_mut_ptr();
-        // SAFETY: `c` holds the block as just checked; the operands hold their tiles.
-        unsafe {
-            tiles.start(c, ldc, false);
-            for (left, right) in terms {
-                assert_eq!(left.k_tiles, right.k_tiles, "operands of different depth");
-                tiles.add(left.slab(slab), right.panel(panel), right.k_tiles);
-            }
-            tiles.store(c, ldc);
+    const _: () = assert!(ROWS / BLOCK * FETCH == 2 * TILE * 2, "the slabs together fetch a panel");
+    assert!(c.len() >= (BLOCK - 1) * ldc + BLOCK, "the block does not fit");
+    let c = c.as_mut_ptr();
+    // SAFETY: `c` holds the block as just checked; the operands hold their tiles.
+    unsafe {
+        tiles.start(c, ldc, false);
+        for (left, right) in terms {
+            assert_eq!(left.k_tiles, right.k_tiles, "operands of different depth");
+            let next =
+                right.panel(next.min(right.panels - 1))[0].wrapping_add(slab * right.k_tiles * FETCH / 2);
+            tiles.add_and_fetch(left.slab(slab), right.panel(panel), right.k_tiles, next);
+        }
+        tiles.store(c, ldc);
+    }
+}
+
+/// Computes all [`ROWS`] rows of `sum of left . right` into `c`, panel by panel.
+pub(super) fn multiply_all(tiles: &Tiles, terms: &[(&Left, &Panels)], c: &mut [f32]) {
+    let panels = terms[0].1.panels;
+    for panel in 0..panels {
+        for slab in 0..ROWS / BLOCK {
+            let c = &mut c[slab * BLOCK * panels * BLOCK + panel * BLOCK..];
+            multiply(tiles, terms, slab, [panel, panel + 1], c, panels * BLOCK);
         }
     }
 }
@@ -104,13 +117,11 @@ impl Narrow {
     /// Computes `scale * left . right`, where `right` is a factor of `lora`.
     pub(super) fn product(tiles: &Tiles, left: &Left, right: &Panels, lora: &LowRankPanels) -> Self {
         let width = right.panels * BLOCK;
-        let mut block = vec![0.0f32; BLOCK * width];
+        let mut sums = vec![0.0f32; ROWS * width];
+        multiply_all(tiles, &[(left, right)], &mut sums);
         let mut values = vec![0.0f32; ROWS * lora.rank];
-        for (slab, values) in values.chunks_exact_mut(BLOCK * lora.rank).enumerate() {
-            multiply(tiles, &[(left, right)], slab, 0..right.panels, &mut block, width);
-            for (values, block) in values.chunks_exact_mut(lora.rank).zip(block.chunks_exact(width)) {
-                values.iter_mut().zip(block).for_each(|(value, sum)| *value = lora.scale * sum);
-            }
+        for (values, sums) in values.chunks_exact_mut(lora.rank).zip(sums.chunks_exact(width)) {
+            values.iter_mut().zip(sums).for_each(|(value, sum)| *value = lora.scale * sum);
         }
         Self::new(values, lora.rank)
     }
