@@ -7,6 +7,7 @@ mod flex;
 pub mod frozen;
 pub mod gated_act;
 pub mod ggml;
+pub mod heap;
 pub mod int8;
 pub mod isa;
 pub mod linear_cross_entropy;
