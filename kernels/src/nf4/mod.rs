@@ -12,6 +12,7 @@
 //! (MIT), `bitsandbytes/backends/default/ops.py` (`quantize_4bit`, `dequantize_4bit`).
 
 mod cpu;
+mod dots;
 mod double_quant;
 pub mod reference;
 mod stretch;
@@ -23,6 +24,7 @@ use rayon::prelude::*;
 
 use crate::isa;
 
+pub(crate) use dots::RowDots;
 pub use double_quant::NESTED_BLOCK;
 
 /// The 16 NF4 values, ascending; a code is an index into this table.
