@@ -117,10 +117,15 @@ pub fn precision(model: &recipe::Model) -> Precision {
     Precision {
         quantize: model.quantize,
         double_quant: model.double_quant.unwrap_or(false),
-        compute: match model.compute {
-            recipe::Compute::F32 => Compute::F32,
-            recipe::Compute::Bf16 => Compute::Bf16,
-        },
+        compute: compute(model.compute),
+    }
+}
+
+/// Returns what products are computed in.
+pub(crate) fn compute(typed: recipe::Compute) -> Compute {
+    match typed {
+        recipe::Compute::F32 => Compute::F32,
+        recipe::Compute::Bf16 => Compute::Bf16,
     }
 }
 

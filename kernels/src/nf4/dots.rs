@@ -128,6 +128,7 @@ mod avx512 {
 
     use super::super::CODE;
     use super::CHUNK;
+    use crate::vector;
 
     /// Multiplies `out.len()` rows with the arranged vector `x`; one scale a chunk.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -146,6 +147,7 @@ mod avx512 {
             let mut sums = [_mm512_setzero_ps(); 4];
             let pairs = packed.as_chunks::<{ CHUNK / 2 }>().0.iter().zip(x.as_chunks::<CHUNK>().0);
             for ((packed, x), &scale) in pairs.zip(scales) {
+                vector::prefetch(packed.as_ptr());
                 // SAFETY: the codes of a chunk are half a vector.
                 let codes = unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(packed.as_ptr().cast())) };
                 let table = _mm512_mul_ps(code, _mm512_set1_ps(scale));

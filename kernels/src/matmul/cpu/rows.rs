@@ -118,7 +118,7 @@ tiered! {
 #[inline(always)]
 fn f32_body<const FMA: bool, const WIDTH: usize>(x: &[f32], columns: &[f32], sums: &mut [f32]) {
     for (j, sum) in sums.iter_mut().enumerate() {
-        *sum = vector::dot::<FMA>(x, &columns[j * x.len()..][..x.len()]);
+        *sum = dot_with::<FMA, _>(x, &columns[j * x.len()..][..x.len()], |value| value);
     }
 }
 
@@ -176,6 +176,7 @@ fn dot_with<const FMA: bool, T: Copy>(x: &[f32], y: &[T], widen: impl Fn(T) -> f
     let (x_chunks, x_rest) = x.as_chunks::<LANES>();
     let (y_chunks, y_rest) = y.as_chunks::<LANES>();
     for (x, y) in x_chunks.iter().zip(y_chunks) {
+        vector::prefetch(y.as_ptr());
         for lane in 0..LANES {
             sums[lane] = fma::<FMA>(x[lane], widen(y[lane]), sums[lane]);
         }
