@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout};
 use seedcorn_kernels::frozen::{Compute, FrozenWeight, Storage};
@@ -109,9 +108,9 @@ pub fn load(
 ) -> Result<Decoder, LoadError> {
     let loader = Loader { spec: &spec, source, precision, device };
     let embed = loader.table(Param::Embed)?;
-    // All results before the first error: which one is told must not depend on threads.
-    let blocks: Vec<_> = (0..spec.num_layers).into_par_iter().map(|layer| loader.block(layer)).collect();
-    let blocks = blocks.into_iter().collect::<Result<_, _>>()?;
+    // One tensor after another: threads share the work on each, and what it keeps is allocated by this one,
+    // which has memory to reuse from reading the tokenizer.
+    let blocks = (0..spec.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
     let norm = loader.norm(Param::FinalNorm, spec.hidden_size)?;
     let head = if spec.tie_word_embeddings { embed.clone() } else { loader.table(Param::LmHead)? };
     let heads = spec.heads;

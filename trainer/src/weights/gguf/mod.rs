@@ -96,11 +96,11 @@ impl TensorSource for GgufSource {
 
     fn plain(&self, name: &str) -> Result<Plain<'_>, WeightsError> {
         let (tensor, rows) = self.find(name)?;
-        let len = tensor.len();
-        // Only a matrix has rows of blocks; the elements of a vector stand alone.
-        let cols = if tensor.shape.len() > 1 { len / tensor.shape[0].max(1) } else { 1 };
-        let bytes = &self.map[tensor.range.clone()];
-        Ok(Plain { bytes, encoding: Encoding::Ggml(tensor.ty), rows, cols, len })
+        plain(tensor, rows, &self.map).ok_or_else(|| WeightsError::NotFloat {
+            file: self.path.clone(),
+            tensor: name.to_owned(),
+            dtype: tensor.ty.name(),
+        })
     }
 
     fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError> {
@@ -112,4 +112,16 @@ impl TensorSource for GgufSource {
             super::release(&self.map, &tensor.range);
         }
     }
+}
+
+/// Describes a tensor of `file`; `None` for a vector whose elements change places and lie in blocks.
+fn plain<'a>(tensor: &Tensor, rows: Rows, file: &'a [u8]) -> Option<Plain<'a>> {
+    let len = tensor.len();
+    // Only a matrix has rows of blocks; the elements of a vector stand alone.
+    let cols = if tensor.shape.len() > 1 { len / tensor.shape[0].max(1) } else { 1 };
+    if rows != Rows::Same && !cols.is_multiple_of(tensor.ty.block_len()) {
+        return None;
+    }
+    let bytes = &file[tensor.range.clone()];
+    Some(Plain { bytes, encoding: Encoding::Ggml(tensor.ty), rows, cols, len })
 }
