@@ -209,22 +209,23 @@ impl Loader<'_> {
     fn table(&self, param: Param) -> Result<FrozenWeight, LoadError> {
         let shape = [self.spec.vocab_size, self.spec.hidden_size];
         let (name, compute) = (self.spec.tensor_name(param), self.precision.compute);
-        let storage = match self.source.read_quantized(&name)? {
-            // bitsandbytes leaves tables alone unless it is told otherwise.
-            Some(quantized) => {
-                let (values, got) = match quantized {
-                    Quantized::Nf4(nf4) => (nf4.dequantize(), nf4.shape),
-                    Quantized::Int8(int8) => (int8.dequantize(), int8.shape),
-                };
-                self.check_shape(&name, &shape, &got)?;
-                dense_storage(shape, compute, |start, out| out.copy_from_slice(&values[start..][..out.len()]))
+        // bitsandbytes leaves tables alone unless it is told otherwise.
+        let storage = if let Some(quantized) = self.source.read_quantized(&name)? {
+            let (values, got) = match quantized {
+                Quantized::Nf4(nf4) => (nf4.dequantize(), nf4.shape),
+                Quantized::Int8(int8) => (int8.dequantize(), int8.shape),
+            };
+            self.check_shape(&name, &shape, &got)?;
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                let file = self.source.info(&name).map(|info| info.file).unwrap_or_default();
+                return Err(LoadError::NotFinite { name, file, index, value: values[index] });
             }
-            None => {
-                let values = self.values(&name, &shape)?;
-                let storage = dense_storage(shape, compute, |start, out| values.read(start, out));
-                self.finished(&name, &values)?;
-                storage
-            }
+            dense_storage(shape, compute, |start, out| out.copy_from_slice(&values[start..][..out.len()]))
+        } else {
+            let values = self.values(&name, &shape)?;
+            let storage = dense_storage(shape, compute, |start, out| values.read(start, out));
+            self.finished(&name, &values)?;
+            storage
         };
         Ok(FrozenWeight::new(storage, shape, compute))
     }

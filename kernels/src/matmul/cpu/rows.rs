@@ -223,7 +223,7 @@ mod tests {
     }
 
     /// The values are those that `FrozenWeight::read` gives, to the last bit; what differs is the order of the
-    /// sum. Measured: at most 3.1e-7 of the sum of magnitudes, on any tier; the bound is three times that.
+    /// sum. Measured: at most 7.9e-8 of the sum of magnitudes, on any tier; the bound is four times that.
     #[test]
     fn every_storage_on_every_tier_is_the_sum_of_what_it_reads() {
         let mut worst = 0.0f64;
@@ -248,7 +248,7 @@ mod tests {
                             let start = if mode == Mode::Add { 0.5 } else { 0.0 };
                             let error = (f64::from(y) - sum - start).abs() / magnitude;
                             worst = worst.max(error);
-                            assert!(error <= 1e-6, "{tier:?} {n}x{k} row {i} column {j}: {error:e}");
+                            assert!(error <= 3.2e-7, "{tier:?} {n}x{k} row {i} column {j}: {error:e}");
                         }
                     }
                 }
