@@ -6,6 +6,24 @@
 
 use crate::isa::fma;
 
+/// Asks for the cache line some way behind `at`, where a stretch is read once and in order: the processor's own
+/// prefetcher stops at the end of each page. Any address will do.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const AHEAD_BYTES: usize = 2048;
+        #[expect(unsafe_code, reason = "an instruction without a safe form")]
+        // SAFETY: part of the baseline; a prefetch reads nothing, wherever it points.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(AHEAD_BYTES));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Partial sums of a dot product: 2 AVX-512, 4 AVX2 or 8 SSE2 registers, enough to hide latency.
 const LANES: usize = 32;
 

@@ -91,7 +91,8 @@ pub enum BaseError {
 /// [`BaseError`]
 pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, BaseError> {
     let source = Source::parse(text, folder)?;
-    read(text.to_owned(), source::resolve(&source, resolver)?)
+    let (resolved, opened) = source::resolve_while(&source, resolver, Opened::new)?;
+    opened?.checked(text.to_owned(), resolved)
 }
 
 /// Opens everything but the weights of a model whose files are there.
@@ -99,37 +100,53 @@ pub fn open(text: &str, folder: &Path, resolver: &Resolver) -> Result<Base, Base
 /// # Errors
 /// As [`open`].
 pub fn read(name: String, resolved: Resolved) -> Result<Base, BaseError> {
-    let tokenizer_fault = |source| BaseError::Tokenizer { path: resolved.root.clone(), source };
-    let (config, tokenizer, weights): (Value, Option<Tokenizer>, Box<dyn TensorSource>) =
-        if resolved.root.is_dir() {
-            let weights = weights::open(&resolved.root)?;
-            let config = read_json(&resolved.root.join("config.json"))?;
-            let has_tokenizer = resolved.root.join("tokenizer.json").exists();
-            let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&resolved.root)).transpose();
-            let tokenizer = tokenizer.map_err(tokenizer_fault)?;
-            (config, tokenizer, weights)
-        } else {
-            let gguf = GgufSource::open(&resolved.root)?;
-            let parts = gguf.tokenizer()?;
-            let parts = TokenizerParts {
-                tokenizer_json: parts.tokenizer_json,
-                bos: parts.bos,
-                eos: parts.eos,
-                pad: parts.pad,
-                unk: parts.unk,
-                chat_template: parts.chat_template,
-                add_bos: parts.add_bos,
-                add_eos: parts.add_eos,
-            };
-            (gguf.config()?, Some(Tokenizer::from_parts(parts).map_err(tokenizer_fault)?), Box::new(gguf))
+    Opened::new(&resolved.root)?.checked(name, resolved)
+}
+
+/// The files of a model, opened.
+struct Opened {
+    config: Value,
+    tokenizer: Option<Tokenizer>,
+    weights: Box<dyn TensorSource>,
+}
+
+impl Opened {
+    fn new(root: &Path) -> Result<Self, BaseError> {
+        let fault = |source| BaseError::Tokenizer { path: root.to_owned(), source };
+        if root.is_dir() {
+            let weights = weights::open(root)?;
+            let config = read_json(&root.join("config.json"))?;
+            let has_tokenizer = root.join("tokenizer.json").exists();
+            let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(root)).transpose().map_err(fault)?;
+            return Ok(Self { config, tokenizer, weights });
+        }
+        let gguf = GgufSource::open(root)?;
+        let parts = gguf.tokenizer()?;
+        let parts = TokenizerParts {
+            tokenizer_json: parts.tokenizer_json,
+            bos: parts.bos,
+            eos: parts.eos,
+            pad: parts.pad,
+            unk: parts.unk,
+            chat_template: parts.chat_template,
+            add_bos: parts.add_bos,
+            add_eos: parts.add_eos,
         };
-    let spec = ModelSpec::from_json(&config)
-        .map_err(|source| BaseError::Config { path: resolved.root.clone(), source })?;
-    let (ids, rows) = (tokenizer.as_ref().map_or(0, Tokenizer::vocab_size), spec.vocab_size);
-    if ids > rows {
-        return Err(BaseError::Vocabulary { path: resolved.root, highest: ids - 1, rows });
+        let tokenizer = Some(Tokenizer::from_parts(parts).map_err(fault)?);
+        Ok(Self { config: gguf.config()?, tokenizer, weights: Box::new(gguf) })
     }
-    Ok(Base { name, resolved, config, spec, tokenizer, weights })
+
+    /// Reads the configuration and compares the vocabularies.
+    fn checked(self, name: String, resolved: Resolved) -> Result<Base, BaseError> {
+        let Self { config, tokenizer, weights } = self;
+        let spec = ModelSpec::from_json(&config)
+            .map_err(|source| BaseError::Config { path: resolved.root.clone(), source })?;
+        let (ids, rows) = (tokenizer.as_ref().map_or(0, Tokenizer::vocab_size), spec.vocab_size);
+        if ids > rows {
+            return Err(BaseError::Vocabulary { path: resolved.root, highest: ids - 1, rows });
+        }
+        Ok(Base { name, resolved, config, spec, tokenizer, weights })
+    }
 }
 
 impl Base {

@@ -35,6 +35,8 @@ pub struct Prepared {
     pub weights: Vec<LoraWeights>,
     /// How samples become steps.
     pub stream: StreamConfig,
+    /// The steps of the run, from the first on: the first epoch is packed once.
+    pub order: Stream,
     /// Optimizer steps of the run.
     pub steps: u64,
     /// Learning rate by step.
@@ -89,13 +91,25 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         shuffle: recipe.data.shuffle,
         seed: recipe.train.seed,
     };
-    let per_epoch = Stream::new(dataset.clone(), stream.clone())?.steps_per_epoch();
+    let order = Stream::new(dataset.clone(), stream.clone())?;
     let steps = match recipe.train.length() {
         Length::Steps(steps) => steps,
-        Length::Epochs(epochs) => epochs.saturating_mul(per_epoch),
+        Length::Epochs(epochs) => epochs.saturating_mul(order.steps_per_epoch()),
     };
     let schedule = Schedule::new(&recipe.schedule, recipe.optimizer.lr, steps)?;
-    Ok(Prepared { recipe, base, data_files, dataset, adapter_files, lora, weights, stream, steps, schedule })
+    Ok(Prepared {
+        recipe,
+        base,
+        data_files,
+        dataset,
+        adapter_files,
+        lora,
+        weights,
+        stream,
+        order,
+        steps,
+        schedule,
+    })
 }
 
 /// Returns how the recipe keeps the frozen weights.
@@ -103,10 +117,15 @@ pub fn precision(model: &recipe::Model) -> Precision {
     Precision {
         quantize: model.quantize,
         double_quant: model.double_quant.unwrap_or(false),
-        compute: match model.compute {
-            recipe::Compute::F32 => Compute::F32,
-            recipe::Compute::Bf16 => Compute::Bf16,
-        },
+        compute: compute(model.compute),
+    }
+}
+
+/// Returns what products are computed in.
+pub(crate) fn compute(typed: recipe::Compute) -> Compute {
+    match typed {
+        recipe::Compute::F32 => Compute::F32,
+        recipe::Compute::Bf16 => Compute::Bf16,
     }
 }
 

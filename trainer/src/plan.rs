@@ -1,23 +1,19 @@
 //! What a prepared run will do, in lines: derived numbers that a recipe only implies.
 
-use seedcorn_data::{Statistics, Stream};
+use seedcorn_data::Statistics;
 
 use crate::build::Prepared;
 
 /// Describes the run: model, data, adapter and the arithmetic of a step.
-///
-/// # Errors
-/// An epoch without samples.
-pub fn lines(prepared: &Prepared) -> Result<Vec<String>, seedcorn_data::Error> {
+pub fn lines(prepared: &Prepared) -> Vec<String> {
     let Prepared { recipe, base, dataset, .. } = prepared;
     let spec = &base.spec;
     let parameters: usize = spec.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let trained: usize = prepared.weights.iter().map(|one| one.a.len() + one.b.len()).sum();
-    let stream = Stream::new(dataset.clone(), prepared.stream.clone())?;
     let unit = if recipe.data.packing { "pack" } else { "sequence" };
     let sum = |count: fn(&Statistics) -> u64| dataset.statistics().iter().map(count).sum::<u64>();
     let eval: usize = dataset.eval().iter().map(|source| source.samples.len()).sum();
-    Ok(vec![
+    vec![
         format!(
             "model: {} ({}, {:.1} M parameters, {} layers)",
             base.name,
@@ -37,10 +33,10 @@ pub fn lines(prepared: &Prepared) -> Result<Vec<String>, seedcorn_data::Error> {
             recipe.train.micro_batch,
             recipe.train.accumulation(),
             recipe.train.batch_size,
-            stream.units_per_epoch(),
+            prepared.order.units_per_epoch(),
             prepared.steps
         ),
-    ])
+    ]
 }
 
 /// Says what was cut, dropped or looks wrong while the data was read: nothing of this is silent.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use seedcorn_adapters::peft::{self, PeftConfig};
 use seedcorn_adapters::{Adapter, AdapterError};
-use seedcorn_data::{MicroBatch, Sample, Stream};
+use seedcorn_data::{MicroBatch, Sample};
 use seedcorn_kernels::adamw::AdamW;
 
 use crate::build::{Prepared, precision};
@@ -74,7 +74,7 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     let device = Device::flex();
     let mut adapter = Adapter::new(prepared.weights.clone(), &device);
     let mut optimizer = optimizer(prepared, &adapter);
-    let mut stream = Stream::new(prepared.dataset.clone(), prepared.stream.clone())?;
+    let mut stream = prepared.order.clone();
     let mut progress = Progress::default();
     let mut warnings = Vec::new();
     if let (true, Some(checkpoints)) = (resume, &checkpoints) {

@@ -26,7 +26,7 @@ mod wheel;
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use error::SourceError;
 pub use resolver::{HubSettings, Resolver, Token};
@@ -156,6 +156,29 @@ pub fn resolve(source: &Source, resolver: &Resolver) -> Result<Resolved, SourceE
     };
     pins.check(source, &resolved)?;
     Ok(resolved)
+}
+
+/// Like [`resolve`], and calls `meanwhile` with the root of the files, for a local source while another thread
+/// hashes them. What it returns is handed over only when the pins agree.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_while<T>(
+    source: &Source,
+    resolver: &Resolver,
+    meanwhile: impl FnOnce(&Path) -> T,
+) -> Result<(Resolved, T), SourceError> {
+    let (Source::File(path) | Source::Folder(path)) = source else {
+        let resolved = resolve(source, resolver)?;
+        let result = meanwhile(&resolved.root);
+        return Ok((resolved, result));
+    };
+    std::thread::scope(|scope| {
+        let hashing = scope.spawn(|| resolve(source, resolver));
+        let result = meanwhile(path);
+        let resolved = hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((resolved, result))
+    })
 }
 
 /// Looks a remote source up in the cache's index, or fetches it and writes the index.

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ impl StreamConfig {
 }
 
 /// Gives the micro-batches of one optimizer step after another.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Stream {
     dataset: Arc<Dataset>,
     config: StreamConfig,
@@ -180,9 +181,11 @@ impl Stream {
     /// An epoch without samples.
     pub fn order_digest(&self) -> Result<String> {
         let mut hash = Sha256::new();
-        for unit in self.epoch(0)? {
+        let units =
+            if self.cursor.epoch == 0 { Cow::Borrowed(&self.units) } else { Cow::Owned(self.epoch(0)?) };
+        for unit in units.iter() {
             hash.update((unit.len() as u64).to_le_bytes());
-            for entry in unit {
+            for &entry in unit {
                 let sample = &self.dataset.samples()[entry];
                 hash.update(u64::from(sample.source).to_le_bytes());
                 hash.update(sample.index.to_le_bytes());

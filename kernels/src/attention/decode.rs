@@ -6,6 +6,9 @@ use super::{AttentionConfig, QkvLayout};
 use crate::isa::{self, Tier, fma, tiered};
 use crate::vector::{dot, exp, tanh};
 
+/// Products of queries and keys from which on heads are shared out to threads.
+const PARALLEL_PRODUCTS: usize = 1 << 17;
+
 /// Computes the output of the newest token, whose key and value are the last rows of the caches.
 ///
 /// A cache row is the key (or value) part of a `qkv` row as it is, so that appending a token is
@@ -52,11 +55,17 @@ pub(super) fn on_tier(
     let kv_width = layout.num_kv_heads * layout.head_dim;
     let first = cfg.first_key(k_cache.len() / kv_width - 1) * kv_width;
     let (keys, values) = (&k_cache[first..], &v_cache[first..]);
-    let heads = out.par_chunks_exact_mut(layout.head_dim).zip(q.par_chunks_exact(layout.head_dim));
-    heads.enumerate().for_each(|(head, (out, q))| {
+    let one = |(head, (out, q)): (usize, (&mut [f32], &[f32]))| {
         let start = head / layout.group() * layout.head_dim;
         one_head(tier, q, &keys[start..], &values[start..], kv_width, cfg, out);
-    });
+    };
+    if keys.len() / kv_width * q.len() < PARALLEL_PRODUCTS {
+        let heads = out.chunks_exact_mut(layout.head_dim).zip(q.chunks_exact(layout.head_dim));
+        heads.enumerate().for_each(one);
+    } else {
+        let heads = out.par_chunks_exact_mut(layout.head_dim).zip(q.par_chunks_exact(layout.head_dim));
+        heads.enumerate().for_each(one);
+    }
 }
 
 tiered! {
@@ -75,21 +84,28 @@ fn one_head_body<const FMA: bool, const WIDTH: usize>(
     cfg: AttentionConfig,
     out: &mut [f32],
 ) {
-    let mut scores: Vec<f32> = keys
-        .chunks(stride)
-        .map(|k| {
-            let s = dot::<FMA>(q, &k[..q.len()]) * cfg.scale;
-            cfg.soft_cap.map_or(s, |cap| cap * tanh::<FMA>(s / cap))
-        })
-        .collect();
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for s in &mut scores {
-        *s = exp::<FMA>(*s - max);
+    // Loops, not closures: a closure that is not inlined is compiled without the tier's instructions.
+    let mut scores = vec![0.0f32; keys.len().div_ceil(stride)];
+    let mut max = f32::NEG_INFINITY;
+    for (score, k) in scores.iter_mut().zip(keys.chunks(stride)) {
+        *score = dot::<FMA>(q, &k[..q.len()]) * cfg.scale;
+        if let Some(cap) = cfg.soft_cap {
+            *score = cap * tanh::<FMA>(*score / cap);
+        }
+        max = max.max(*score);
     }
-    let sum: f32 = scores.iter().sum();
+    for score in &mut scores {
+        *score = exp::<FMA>(*score - max);
+    }
+    let mut sum = 0.0;
+    for score in &scores {
+        sum += score;
+    }
     out.fill(0.0);
     for (p, v) in scores.iter().zip(values.chunks(stride)) {
-        out.iter_mut().zip(v).for_each(|(out, v)| *out = fma::<FMA>(*p, *v, *out));
+        for (out, v) in out.iter_mut().zip(v) {
+            *out = fma::<FMA>(*p, *v, *out);
+        }
     }
     for out in out {
         *out /= sum;

@@ -8,11 +8,14 @@
 //! llama.cpp's gguf-py 0.19.0 (MIT), `gguf/quants.py`, whose numpy results are equalled bit for bit;
 //! `GGML_QUANT_SIZES` in `gguf/constants.py`.
 
+mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 
 use rayon::prelude::*;
+
+use crate::isa;
 
 /// Storage types of GGUF tensors that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,9 +136,22 @@ const TASK_VALUES: usize = 1 << 14;
 /// # Panics
 /// If `out.len()` is not a multiple of the block length or `bytes` is not as long as `out` asks for.
 pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) {
-    assert_eq!(out.len() % ty.block_len(), 0, "{} values are not whole {} blocks", out.len(), ty.name());
-    assert_eq!(bytes.len(), out.len() / ty.block_len() * ty.block_bytes(), "bytes of {}", ty.name());
+    check(ty, bytes, out);
     let task_bytes = TASK_VALUES / ty.block_len() * ty.block_bytes();
     let tasks = bytes.par_chunks(task_bytes).zip(out.par_chunks_mut(TASK_VALUES));
-    tasks.for_each(|(bytes, out)| reference::dequantize(ty, bytes, out));
+    tasks.for_each(|(bytes, out)| cpu::dequantize(isa::tier(), ty, bytes, out));
+}
+
+/// Decodes as [`dequantize`], on the calling thread.
+///
+/// # Panics
+/// As [`dequantize`].
+pub fn dequantize_here(ty: GgmlType, bytes: &[u8], out: &mut [f32]) {
+    check(ty, bytes, out);
+    cpu::dequantize(isa::tier(), ty, bytes, out);
+}
+
+fn check(ty: GgmlType, bytes: &[u8], out: &[f32]) {
+    assert_eq!(out.len() % ty.block_len(), 0, "{} values are not whole {} blocks", out.len(), ty.name());
+    assert_eq!(bytes.len(), out.len() / ty.block_len() * ty.block_bytes(), "bytes of {}", ty.name());
 }

@@ -5,6 +5,9 @@ use half::{bf16, f16};
 use super::GgmlType;
 
 /// Decodes a run of whole blocks on the calling thread; arguments are checked by [`super::dequantize`].
+///
+/// Inlined, so that `cpu.rs` can compile the same arithmetic for each tier.
+#[inline(always)]
 pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) {
     match ty {
         GgmlType::F32 => each(bytes, out, |bytes: &[u8; 4], out: &mut [f32; 1]| {
@@ -25,6 +28,7 @@ pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn each<const BYTES: usize, const LEN: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -35,11 +39,13 @@ fn each<const BYTES: usize, const LEN: usize>(
     }
 }
 
+#[inline(always)]
 fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// `d: f16, codes: [u8; 16]`; the low nibbles are the first 16 values.
+#[inline(always)]
 fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = half(block, 0);
     for (i, &byte) in block[2..].iter().enumerate() {
@@ -49,6 +55,7 @@ fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
 }
 
 /// `d: f16, m: f16, codes: [u8; 16]`.
+#[inline(always)]
 fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     let (d, m) = (half(block, 0), half(block, 2));
     for (i, &byte) in block[4..].iter().enumerate() {
@@ -58,11 +65,13 @@ fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
 }
 
 /// Bit `i` of the four bytes that hold the fifth bits, moved to bit 4.
+#[inline(always)]
 fn fifth_bit(high: &[u8], i: usize) -> u8 {
     (high[i / 8] >> (i % 8) & 1) << 4
 }
 
 /// `d: f16, fifth bits: [u8; 4], codes: [u8; 16]`.
+#[inline(always)]
 fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
     let (d, high) = (half(block, 0), &block[2..6]);
     for (i, &byte) in block[6..].iter().enumerate() {
@@ -72,6 +81,7 @@ fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
 }
 
 /// `d: f16, m: f16, fifth bits: [u8; 4], codes: [u8; 16]`.
+#[inline(always)]
 fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     let (d, m, high) = (half(block, 0), half(block, 2), &block[4..8]);
     for (i, &byte) in block[8..].iter().enumerate() {
@@ -81,6 +91,7 @@ fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
 }
 
 /// `d: f16, codes: [i8; 32]`.
+#[inline(always)]
 fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     let d = half(block, 0);
     for (out, &byte) in out.iter_mut().zip(&block[2..]) {
@@ -90,6 +101,7 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 
 /// 6-bit scale and minimum of sub-block `i` (0 to 7) out of 12 bytes: the first four of each have a byte of
 /// their own, the last four borrow its two upper bits.
+#[inline(always)]
 fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
     let (scale, min) = if i < 4 {
         (packed[i] & 63, packed[i + 4] & 63)
@@ -101,6 +113,7 @@ fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
 }
 
 /// `d: f16, dmin: f16, scales: [u8; 12], codes: [u8; 128]`; 32 bytes hold two sub-blocks, low nibbles first.
+#[inline(always)]
 fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     let (d, dmin, scales) = (half(block, 0), half(block, 2), &block[4..16]);
     for (sub, out) in out.chunks_exact_mut(32).enumerate() {
@@ -115,6 +128,7 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
 
 /// `d: f16, dmin: f16, scales: [u8; 12], fifth bits: [u8; 32], codes: [u8; 128]`; bit `j` of a fifth-bit byte
 /// belongs to sub-block `j`.
+#[inline(always)]
 fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     let (d, dmin, scales, high) = (half(block, 0), half(block, 2), &block[4..16], &block[16..48]);
     for (sub, out) in out.chunks_exact_mut(32).enumerate() {
@@ -130,6 +144,7 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
 
 /// `low 4 bits: [u8; 128], high 2 bits: [u8; 64], scales: [i8; 16], d: f16`; each half of 128 values is four
 /// rows of 32 that share 64 low bytes and 32 high bytes.
+#[inline(always)]
 fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let d = half(block, 208);
     for (row, out) in out.chunks_exact_mut(32).enumerate() {

@@ -1,6 +1,7 @@
 //! Each block format against gguf-py's numbers (`tests/fixtures/ggml`, made by `make_ggml.py`).
 
 use super::*;
+use crate::isa::Tier;
 
 /// Little-endian: for each type its id, its number of blocks, the blocks, the expected values.
 const FIXTURE: &[u8] =
@@ -25,11 +26,13 @@ fn every_type_is_bit_equal_to_gguf_py() {
         let blocks = take_u32(&mut rest) as usize;
         let bytes = take(&mut rest, blocks * ty.block_bytes());
         let expected = take(&mut rest, blocks * ty.block_len() * 4).as_chunks().0;
-        let mut out = vec![f32::NAN; expected.len()];
-        dequantize(ty, bytes, &mut out);
-        for (i, (value, expected)) in out.iter().zip(expected).enumerate() {
-            let expected = u32::from_le_bytes(*expected);
-            assert_eq!(value.to_bits(), expected, "{} value {i}: {value}", ty.name());
+        for tier in Tier::available() {
+            let mut out = vec![f32::NAN; expected.len()];
+            cpu::dequantize(tier, ty, bytes, &mut out);
+            for (i, (value, expected)) in out.iter().zip(expected).enumerate() {
+                let expected = u32::from_le_bytes(*expected);
+                assert_eq!(value.to_bits(), expected, "{} on {}, value {i}", ty.name(), tier.name());
+            }
         }
         seen.push(ty);
     }

@@ -14,6 +14,8 @@ mod tests;
 
 use rayon::prelude::*;
 
+use crate::isa::{self, tiered};
+
 /// A matrix in row-wise int8.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Int8 {
@@ -58,15 +60,40 @@ pub enum Int8Error {
 /// If `values.len()` is not `out * in`.
 pub fn quantize(values: &[f32], shape: [usize; 2]) -> Int8 {
     assert_eq!(values.len(), shape[0] * shape[1], "values do not fill the shape");
-    let mut codes = vec![0; values.len()];
-    let mut row_absmax = vec![0.0; shape[0]];
-    if shape[1] > 0 {
-        let rows = values.par_chunks(shape[1]).zip(codes.par_chunks_mut(shape[1]));
-        rows.zip(&mut row_absmax).for_each(|((row, codes), absmax)| {
-            *absmax = reference::quantize_row(row, codes);
-        });
+    quantize_from(shape, |start, out| out.copy_from_slice(&values[start..][..out.len()]))
+}
+
+/// Quantizes a matrix that `read(start, out)` gives a row at a time, so that it need not exist in f32.
+///
+/// Rows are read in any order, on all threads. Otherwise as [`quantize`].
+///
+/// # Panics
+/// If the shape has more values than fit in `usize`.
+pub fn quantize_from(shape: [usize; 2], read: impl Fn(usize, &mut [f32]) + Sync) -> Int8 {
+    let [rows, cols] = shape;
+    let mut codes = vec![0; rows.checked_mul(cols).expect("a shape that fits in memory")];
+    let mut row_absmax = vec![0.0; rows];
+    if cols > 0 {
+        let rows = codes.par_chunks_mut(cols).zip(&mut row_absmax).enumerate();
+        rows.for_each_init(
+            || vec![0.0; cols],
+            |values, (row, (codes, absmax))| {
+                read(row * cols, values);
+                *absmax = quantize_row(isa::tier(), values, codes);
+            },
+        );
     }
     Int8 { codes, row_absmax, shape }
+}
+
+tiered! {
+    /// One row. There is no multiply-add here, so every tier has the same bits.
+    fn quantize_row(row: &[f32], codes: &mut [i8]) -> f32 = quantize_row_body;
+}
+
+#[inline(always)]
+fn quantize_row_body<const FMA: bool, const WIDTH: usize>(row: &[f32], codes: &mut [i8]) -> f32 {
+    reference::quantize_row(row, codes)
 }
 
 impl Int8 {

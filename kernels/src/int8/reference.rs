@@ -4,6 +4,7 @@
 pub(crate) const RECIPROCAL: f32 = 7.874_016e-3;
 
 /// Quantizes one row into `codes` and returns its scale.
+#[inline(always)]
 pub fn quantize_row(row: &[f32], codes: &mut [i8]) -> f32 {
     let absmax = row.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
     let scale = 127.0 / absmax;

@@ -12,6 +12,7 @@
 //! (MIT), `bitsandbytes/backends/default/ops.py` (`quantize_4bit`, `dequantize_4bit`).
 
 mod cpu;
+mod dots;
 mod double_quant;
 pub mod reference;
 mod stretch;
@@ -21,6 +22,9 @@ mod tests;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::isa;
+
+pub(crate) use dots::RowDots;
 pub use double_quant::NESTED_BLOCK;
 
 /// The 16 NF4 values, ascending; a code is an index into this table.
@@ -135,8 +139,26 @@ pub enum Nf4Error {
 /// If `values.len()` is not `out * in` or `block_size` is none of [`BLOCK_SIZES`].
 pub fn quantize(values: &[f32], shape: [usize; 2], block_size: usize, double: bool) -> Nf4 {
     assert_eq!(values.len(), shape[0] * shape[1], "values do not fill the shape");
+    let copy = |start: usize, out: &mut [f32]| out.copy_from_slice(&values[start..][..out.len()]);
+    quantize_from(shape, block_size, double, copy)
+}
+
+/// Quantizes a matrix that `read(start, out)` gives a stretch at a time, so that it need not exist in f32.
+///
+/// `start` is a multiple of 16384 and so is `out.len()`, but for the last stretch; stretches are read in any
+/// order, on all threads. Otherwise as [`quantize`].
+///
+/// # Panics
+/// If `block_size` is none of [`BLOCK_SIZES`], or the shape has more values than fit in `usize`.
+pub fn quantize_from(
+    shape: [usize; 2],
+    block_size: usize,
+    double: bool,
+    read: impl Fn(usize, &mut [f32]) + Sync,
+) -> Nf4 {
     assert!(BLOCK_SIZES.contains(&block_size), "unsupported block size {block_size}");
-    let (packed, absmax) = cpu::quantize(values, block_size);
+    let len = shape[0].checked_mul(shape[1]).expect("a shape that fits in memory");
+    let (packed, absmax) = cpu::quantize(isa::tier(), len, block_size, read);
     let absmax = if double { double_quant::quantize(&absmax) } else { Absmax::Single(absmax) };
     Nf4 { packed, absmax, shape, block_size }
 }

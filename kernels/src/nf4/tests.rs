@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::isa::Tier;
 
 const CASES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/bnb/nf4.json"));
 
@@ -126,10 +127,28 @@ fn fast_quantization_equals_the_reference() {
                 *slot = special;
             }
             let (packed, absmax) = reference::quantize(&values, block_size);
-            let matrix = quantize(&values, [rows, cols], block_size, false);
-            assert_eq!(matrix.packed, packed, "{rows}x{cols} block {block_size}");
-            assert_eq!(bits(&matrix.absmax_f32()), bits(&absmax), "{rows}x{cols} block {block_size}");
+            for tier in Tier::available() {
+                let at = format!("{rows}x{cols} block {block_size} on {}", tier.name());
+                let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&values[start..][..out.len()]);
+                let fast = cpu::quantize(tier, values.len(), block_size, read);
+                assert_eq!(fast.0, packed, "{at}");
+                assert_eq!(bits(&fast.1), bits(&absmax), "{at}");
+            }
         }
+    }
+}
+
+#[test]
+fn values_on_and_beside_every_bound_get_the_code_of_the_reference() {
+    // With a largest magnitude of 1 the scaled values are the values.
+    let beside = BOUNDS.iter().flat_map(|bound| [bound.next_down(), *bound, bound.next_up()]);
+    let mut values: Vec<f32> = beside.chain(CODE).chain([1.0; 3]).collect();
+    assert_eq!(values.len(), 64);
+    values.extend(values.clone().iter().rev());
+    let (packed, _) = reference::quantize(&values, 64);
+    for tier in Tier::available() {
+        let read = |start: usize, out: &mut [f32]| out.copy_from_slice(&values[start..][..out.len()]);
+        assert_eq!(cpu::quantize(tier, values.len(), 64, read).0, packed, "on {}", tier.name());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Verbs and flags. Everything a run needs is in the recipe; flags only point and override.
 
 use crate::log::Verbosity;
-use crate::recipe::{Format, Quantize, TrainOn};
+use crate::recipe::{Compute, Format, Quantize, TrainOn};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -184,6 +184,9 @@ pub struct Model {
     /// Storage of the base weights
     #[arg(long, value_name = "KIND", default_value = "none", value_parser = words(QUANTIZE))]
     pub quantize: Quantize,
+    /// Number type of products
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = words(COMPUTE))]
+    pub compute: Compute,
 }
 
 /// Flags of `eval`.
@@ -252,6 +255,7 @@ pub struct Generate {
 type Words<T> = &'static [(&'static str, T)];
 const QUANTIZE: Words<Quantize> =
     &[("none", Quantize::None), ("nf4", Quantize::Nf4), ("int8", Quantize::Int8)];
+const COMPUTE: Words<Compute> = &[("f32", Compute::F32), ("bf16", Compute::Bf16)];
 const FORMATS: Words<Format> = &[
     ("chat", Format::Chat),
     ("instruction", Format::Instruction),
@@ -381,6 +385,7 @@ mod tests {
             }
         }
         check(QUANTIZE);
+        check(COMPUTE);
         check(FORMATS);
         check(TRAIN_ON);
     }

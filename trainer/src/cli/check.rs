@@ -23,7 +23,7 @@ pub(super) fn run(args: &args::Recipe, global: &Global) -> anyhow::Result<()> {
 
 /// Prints what a run would do.
 pub(super) fn print_plan(prepared: &Prepared) -> anyhow::Result<()> {
-    for line in plan::lines(prepared)? {
+    for line in plan::lines(prepared) {
         data_line(&line)?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use anstyle::{AnsiColor, Style};
-use seedcorn_data::{IGNORE, Sample, Stream, TokenView, Tokenizer};
+use seedcorn_data::{IGNORE, Sample, TokenView, Tokenizer};
 
 use super::args::{self, Global};
 use crate::build::{Prepared, prepare};
@@ -15,7 +15,7 @@ use crate::recipe;
 pub(super) fn run(args: &args::Inspect, global: &Global) -> anyhow::Result<()> {
     let recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     let prepared = prepare(recipe, &super::resolver(global))?;
-    let units = Stream::new(prepared.dataset.clone(), prepared.stream.clone())?.epoch(0)?;
+    let units = prepared.order.epoch(0)?;
     let colour = stdout_takes_colour();
     for (number, unit) in units.iter().take(args.samples).enumerate() {
         if prepared.recipe.data.packing {

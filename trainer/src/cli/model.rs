@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Context;
 use burn::tensor::Device;
 use seedcorn_adapters::{Adapter, peft};
-use seedcorn_kernels::frozen::Compute;
 
 use super::args::{self, Global};
 use crate::base::{self, Base};
+use crate::build::compute;
 use crate::model::{Decoder, Precision};
 
 /// A loaded model with its adapter, if one was given.
@@ -21,7 +21,8 @@ pub(super) struct Loaded {
 /// Loads what `MODEL`, `--adapter` and `--quantize` name.
 pub(super) fn load(args: &args::Model, global: &Global) -> anyhow::Result<Loaded> {
     let base = base::open(&args.model, Path::new(""), &super::resolver(global))?;
-    let precision = Precision { quantize: args.quantize, double_quant: true, compute: Compute::F32 };
+    let compute = compute(args.compute);
+    let precision = Precision { quantize: args.quantize, double_quant: true, compute };
     let device = Device::flex();
     let adapter = match &args.adapter {
         Some(folder) => {

@@ -1,7 +1,7 @@
 //! Fills in a lock from a prepared run.
 
+use seedcorn_data::Statistics;
 use seedcorn_data::source::Resolved;
-use seedcorn_data::{Statistics, Stream};
 use seedcorn_kernels::isa;
 
 use super::lock::{DataFiles, Device, File, Lock, ModelFiles, Order, Samples, Source};
@@ -42,8 +42,8 @@ pub fn describe(prepared: &Prepared) -> Result<Lock, seedcorn_data::Error> {
 }
 
 fn samples(prepared: &Prepared) -> Result<Samples, seedcorn_data::Error> {
-    let stream = Stream::new(prepared.dataset.clone(), prepared.stream.clone())?;
-    let (dataset, statistics) = (&prepared.dataset, prepared.dataset.statistics());
+    let (dataset, stream) = (&prepared.dataset, &prepared.order);
+    let (statistics, digest) = (dataset.statistics(), dataset.digest());
     let sum = |count: fn(&Statistics) -> u64| statistics.iter().map(count).sum();
     let eval: u64 = dataset.eval().iter().map(|source| source.samples.len() as u64).sum();
     Ok(Samples {
@@ -56,8 +56,8 @@ fn samples(prepared: &Prepared) -> Result<Samples, seedcorn_data::Error> {
         sequences: stream.units_per_epoch(),
         total_steps: prepared.steps,
         order: Order {
-            train_sha256: sha256_hex(format!("{}{}", dataset.digest(), stream.order_digest()?).as_bytes()),
-            eval_sha256: (eval > 0).then(|| dataset.digest()),
+            train_sha256: sha256_hex(format!("{digest}{}", stream.order_digest()?).as_bytes()),
+            eval_sha256: (eval > 0).then_some(digest),
         },
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use seedcorn_adapters::Adapter;
-use seedcorn_kernels::attention::{AttentionConfig, attention_decode};
+use seedcorn_kernels::attention::{AttentionConfig, attention, attention_decode};
 
 use super::decoder::Decoder;
 use super::input::Adapted;
@@ -47,6 +47,16 @@ impl Decoder {
         adapter: Option<&Adapter>,
     ) -> Vec<f32> {
         assert!(!input_ids.is_empty(), "no token to append");
+        // On a thread of the pool: from outside, each of some hundred small ops would wait to be woken.
+        rayon::scope(|_| self.advance_here(cache, input_ids, adapter))
+    }
+
+    fn advance_here(
+        &self,
+        cache: &mut KeyValueCache,
+        input_ids: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Vec<f32> {
         let adapted = Adapted::evaluated(adapter);
         let start = cache.tokens as u32;
         let positions: Arc<[u32]> = (start..start + input_ids.len() as u32).collect();
@@ -54,7 +64,7 @@ impl Decoder {
         let mut leaves = Vec::new();
         for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
             let qkv = block.queries_keys_values(x.clone(), &positions, &self.shared, adapted, &mut leaves);
-            let heads = self.attend(&values(qkv), input_ids.len(), layer, block.attention);
+            let heads = self.attend(qkv, layer, block.attention);
             x = block.after_attention(x, heads, adapted, &mut leaves);
         }
         cache.tokens += input_ids.len();
@@ -62,16 +72,19 @@ impl Decoder {
         values(self.head_logits(last))
     }
 
-    /// Attends with each row of `qkv` in turn, after adding its keys and values to the cache.
-    fn attend(
-        &self,
-        qkv: &[f32],
-        tokens: usize,
-        cache: &mut LayerCache,
-        config: AttentionConfig,
-    ) -> Tensor<2> {
-        let layout = self.shared.layout;
+    /// Attends after adding the keys and values of `qkv` to the cache: all rows of a new sequence at once, later
+    /// rows in turn.
+    fn attend(&self, qkv: Tensor<2>, cache: &mut LayerCache, config: AttentionConfig) -> Tensor<2> {
+        let (layout, [tokens, _]) = (self.shared.layout, qkv.dims());
         let (q_width, kv_width) = (layout.num_heads * layout.head_dim, layout.num_kv_heads * layout.head_dim);
+        if cache.keys.is_empty() && tokens > 1 {
+            for row in values(qkv.clone()).chunks_exact(layout.width()) {
+                cache.keys.extend_from_slice(&row[q_width..q_width + kv_width]);
+                cache.values.extend_from_slice(&row[q_width + kv_width..]);
+            }
+            return attention(qkv, layout, [0, tokens as u32].into(), config);
+        }
+        let qkv = values(qkv);
         let mut out = vec![0.0f32; tokens * q_width];
         for (row, out) in qkv.chunks_exact(layout.width()).zip(out.chunks_exact_mut(q_width)) {
             let (q, rest) = row.split_at(q_width);

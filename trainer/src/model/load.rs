@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use half::bf16;
-use rayon::prelude::*;
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout};
 use seedcorn_kernels::frozen::{Compute, FrozenWeight, Storage};
@@ -16,6 +14,7 @@ use super::block::{Block, Shared};
 use super::decoder::Decoder;
 use super::family::{LayerParam, Linear, Param};
 use super::spec::ModelSpec;
+use super::values::{Values, dense_storage};
 use crate::recipe::Quantize;
 use crate::weights::{Quantized, TensorSource, WeightsError};
 
@@ -109,6 +108,8 @@ pub fn load(
 ) -> Result<Decoder, LoadError> {
     let loader = Loader { spec: &spec, source, precision, device };
     let embed = loader.table(Param::Embed)?;
+    // One tensor after another: threads share the work on each, and what it keeps is allocated by this one,
+    // which has memory to reuse from reading the tokenizer.
     let blocks = (0..spec.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
     let norm = loader.norm(Param::FinalNorm, spec.hidden_size)?;
     let head = if spec.tie_word_embeddings { embed.clone() } else { loader.table(Param::LmHead)? };
@@ -164,11 +165,11 @@ impl Loader<'_> {
         let shape = [out, width];
         let storage = match self.source.read_quantized(&name)? {
             Some(quantized) => self.stored(&name, shape, quantized)?,
-            None => self.packed(self.dense(&name, &shape)?, shape),
+            None => self.packed(&name, shape)?,
         };
         let bias = if self.spec.has_bias(linear) {
             let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Bias(linear)));
-            Some(Arc::from(self.dense(&name, &[out])?))
+            Some(Arc::from(self.vector(&name, out)?))
         } else {
             None
         };
@@ -190,39 +191,73 @@ impl Loader<'_> {
         Ok(storage)
     }
 
-    /// Packs dense values as the recipe says.
-    fn packed(&self, values: Vec<f32>, shape: [usize; 2]) -> Storage {
-        match self.precision.quantize {
+    /// Packs a dense weight as the recipe says, a stretch at a time.
+    fn packed(&self, name: &str, shape: [usize; 2]) -> Result<Storage, LoadError> {
+        let values = self.values(name, &shape)?;
+        let read = |start: usize, out: &mut [f32]| values.read(start, out);
+        let storage = match self.precision.quantize {
             Quantize::Nf4 => {
-                Storage::Nf4(nf4::quantize(&values, shape, NF4_BLOCK, self.precision.double_quant))
+                Storage::Nf4(nf4::quantize_from(shape, NF4_BLOCK, self.precision.double_quant, read))
             }
-            Quantize::Int8 => Storage::Int8(int8::quantize(&values, shape)),
-            Quantize::None => dense_storage(values, self.precision.compute),
-        }
+            Quantize::Int8 => Storage::Int8(int8::quantize_from(shape, read)),
+            Quantize::None => dense_storage(shape, self.precision.compute, read),
+        };
+        self.finished(name, &values)?;
+        Ok(storage)
     }
 
     /// Loads an embedding or a head: never quantized, as in bitsandbytes.
     fn table(&self, param: Param) -> Result<FrozenWeight, LoadError> {
         let shape = [self.spec.vocab_size, self.spec.hidden_size];
-        let values = self.dense(&self.spec.tensor_name(param), &shape)?;
-        let compute = self.precision.compute;
-        Ok(FrozenWeight::new(dense_storage(values, compute), shape, compute))
+        let (name, compute) = (self.spec.tensor_name(param), self.precision.compute);
+        // bitsandbytes leaves tables alone unless it is told otherwise.
+        let storage = if let Some(quantized) = self.source.read_quantized(&name)? {
+            let (values, got) = match quantized {
+                Quantized::Nf4(nf4) => (nf4.dequantize(), nf4.shape),
+                Quantized::Int8(int8) => (int8.dequantize(), int8.shape),
+            };
+            self.check_shape(&name, &shape, &got)?;
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                let file = self.source.info(&name).map(|info| info.file).unwrap_or_default();
+                return Err(LoadError::NotFinite { name, file, index, value: values[index] });
+            }
+            dense_storage(shape, compute, |start, out| out.copy_from_slice(&values[start..][..out.len()]))
+        } else {
+            let values = self.values(&name, &shape)?;
+            let storage = dense_storage(shape, compute, |start, out| values.read(start, out));
+            self.finished(&name, &values)?;
+            storage
+        };
+        Ok(FrozenWeight::new(storage, shape, compute))
     }
 
     fn norm(&self, param: Param, width: usize) -> Result<Tensor<1>, LoadError> {
-        let values = self.dense(&self.spec.tensor_name(param), &[width])?;
+        let values = self.vector(&self.spec.tensor_name(param), width)?;
         Ok(Tensor::from_data(TensorData::new(values, [width]), self.device))
     }
 
-    fn dense(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+    fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>, LoadError> {
+        let values = self.values(name, &[width])?;
+        let mut out = vec![0.0; width];
+        values.read(0, &mut out);
+        self.finished(name, &values)?;
+        Ok(out)
+    }
+
+    /// Finds a dense tensor of the expected shape.
+    fn values<'s>(&'s self, name: &str, shape: &[usize]) -> Result<Values<'s>, LoadError> {
         let info = self.source.info(name).ok_or_else(|| LoadError::Missing { name: name.to_owned() })?;
         self.check_shape(name, shape, &info.shape)?;
-        let values = self.source.read_f32(name)?;
-        if let Some(index) = values.par_iter().position_first(|value| !value.is_finite()) {
-            let value = values[index];
-            return Err(LoadError::NotFinite { name: name.to_owned(), file: info.file, index, value });
-        }
-        Ok(values)
+        Ok(Values::new(self.source.plain(name)?, info.file))
+    }
+
+    /// Ends the reading of a tensor, which must have been finite.
+    fn finished(&self, name: &str, values: &Values) -> Result<(), LoadError> {
+        let broken = values.first_broken();
+        self.source.release(name);
+        broken.map_or(Ok(()), |(index, value)| {
+            Err(LoadError::NotFinite { name: name.to_owned(), file: values.file().to_owned(), index, value })
+        })
     }
 
     fn check_shape(&self, name: &str, expected: &[usize], got: &[usize]) -> Result<(), LoadError> {
@@ -231,12 +266,5 @@ impl Loader<'_> {
         }
         let file = self.source.info(name).map(|info| info.file).unwrap_or_default();
         Err(LoadError::Shape { name: name.to_owned(), file, expected: expected.to_vec(), got: got.to_vec() })
-    }
-}
-
-fn dense_storage(values: Vec<f32>, compute: Compute) -> Storage {
-    match compute {
-        Compute::F32 => Storage::F32(values),
-        Compute::Bf16 => Storage::Bf16(values.into_par_iter().map(bf16::from_f32).collect()),
     }
 }

@@ -14,6 +14,7 @@ mod gradients;
 mod input;
 mod load;
 pub mod spec;
+mod values;
 
 pub use cache::KeyValueCache;
 pub use check::check;

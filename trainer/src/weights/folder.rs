@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use memmap2::Mmap;
-use seedcorn_kernels::ggml::{self, GgmlType};
+use seedcorn_kernels::ggml::GgmlType;
 use serde::Deserialize;
 
 use super::bnb::{self, Role};
+use super::plain::{Encoding, Plain, Rows};
 use super::safetensors::{ElementType, Entry, Header};
 use super::{Dtype, Quantized, TensorInfo, TensorSource, WeightsError};
 
@@ -94,13 +95,6 @@ impl SafetensorsSource {
         Some((entry, &shard.map[entry.range.clone()]))
     }
 
-    /// Gives the memory of a tensor's pages back to the system.
-    fn release(&self, name: &str) {
-        if let Some(shard) = self.stored.get(name).map(|&shard| &self.shards[shard]) {
-            super::release(&shard.map, &shard.header.tensors[name].range);
-        }
-    }
-
     fn missing(&self, name: &str) -> WeightsError {
         WeightsError::MissingTensor { tensor: name.to_owned(), count: self.stored.len() - self.hidden() }
     }
@@ -137,20 +131,15 @@ impl TensorSource for SafetensorsSource {
         Some(TensorInfo { shape, dtype, file })
     }
 
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
-        match self.read_quantized(name)? {
-            Some(Quantized::Nf4(matrix)) => return Ok(matrix.dequantize()),
-            Some(Quantized::Int8(matrix)) => return Ok(matrix.dequantize()),
-            None => {}
-        }
+    fn plain(&self, name: &str) -> Result<Plain<'_>, WeightsError> {
         let (entry, bytes) = self.stored(name).ok_or_else(|| self.missing(name))?;
-        let values = to_f32(entry.dtype, bytes).ok_or_else(|| WeightsError::NotFloat {
+        let encoding = encoding(entry.dtype).ok_or_else(|| WeightsError::NotFloat {
             file: self.file_of(name),
             tensor: name.to_owned(),
             dtype: entry.dtype.name(),
-        });
-        self.release(name);
-        values
+        })?;
+        let len = entry.shape.iter().product();
+        Ok(Plain { bytes, encoding, rows: Rows::Same, cols: 1, len })
     }
 
     fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError> {
@@ -166,22 +155,23 @@ impl TensorSource for SafetensorsSource {
             }),
         }
     }
+
+    fn release(&self, name: &str) {
+        if let Some(shard) = self.stored.get(name).map(|&shard| &self.shards[shard]) {
+            super::release(&shard.map, &shard.header.tensors[name].range);
+        }
+    }
 }
 
-/// Widens stored floats to f32; `None` for other types.
-fn to_f32(dtype: ElementType, bytes: &[u8]) -> Option<Vec<f32>> {
-    let ty = match dtype {
-        ElementType::F32 => GgmlType::F32,
-        ElementType::F16 => GgmlType::F16,
-        ElementType::BF16 => GgmlType::BF16,
-        ElementType::F64 => {
-            return Some(bytes.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes) as f32).collect());
-        }
+/// How the elements of a float type are decoded; `None` for other types.
+fn encoding(dtype: ElementType) -> Option<Encoding> {
+    Some(match dtype {
+        ElementType::F32 => Encoding::Ggml(GgmlType::F32),
+        ElementType::F16 => Encoding::Ggml(GgmlType::F16),
+        ElementType::BF16 => Encoding::Ggml(GgmlType::BF16),
+        ElementType::F64 => Encoding::F64,
         _ => return None,
-    };
-    let mut out = vec![0.0; bytes.len() / ty.block_bytes()];
-    ggml::dequantize(ty, bytes, &mut out);
-    Some(out)
+    })
 }
 
 type Stored = (Vec<Shard>, BTreeMap<String, usize>);

@@ -7,12 +7,14 @@ mod bnb;
 mod error;
 mod folder;
 pub mod gguf;
+mod plain;
 pub mod safetensors;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use seedcorn_kernels::ggml::GgmlType;
 use seedcorn_kernels::int8::Int8;
 use seedcorn_kernels::nf4::Nf4;
@@ -20,6 +22,7 @@ use seedcorn_kernels::nf4::Nf4;
 pub use error::WeightsError;
 pub use folder::SafetensorsSource;
 pub use gguf::GgufSource;
+pub use plain::{Plain, STRETCH_UNIT};
 
 /// How a tensor is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,18 +79,42 @@ pub trait TensorSource: Send + Sync {
     /// Shape and storage of a tensor, if it exists.
     fn info(&self, name: &str) -> Option<TensorInfo>;
 
-    /// Reads a tensor as f32, row-major; quantized tensors are dequantized.
-    ///
-    /// # Errors
-    /// If the tensor does not exist, is not of a float type, or its parts do not fit.
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError>;
-
     /// Reads a tensor that is stored as NF4 or int8, as it is; `None` for any other storage.
     ///
     /// # Errors
     /// If the tensor does not exist or its parts do not fit.
     fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError>;
+
+    /// Finds a tensor for which [`TensorSource::read_quantized`] returns `None`, to be decoded a stretch at a time.
+    ///
+    /// # Errors
+    /// If the tensor does not exist or is not of a float type.
+    fn plain(&self, name: &str) -> Result<Plain<'_>, WeightsError>;
+
+    /// Gives the memory that reading a tensor took in its mapped file back to the system.
+    fn release(&self, name: &str);
+
+    /// Reads a tensor as f32, row-major, on all threads; quantized tensors are dequantized.
+    ///
+    /// # Errors
+    /// If the tensor does not exist, is not of a float type, or its parts do not fit.
+    fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+        match self.read_quantized(name)? {
+            Some(Quantized::Nf4(matrix)) => return Ok(matrix.dequantize()),
+            Some(Quantized::Int8(matrix)) => return Ok(matrix.dequantize()),
+            None => {}
+        }
+        let plain = self.plain(name)?;
+        let mut values = vec![0.0; plain.len()];
+        let stretches = values.par_chunks_mut(TASK_VALUES).enumerate();
+        stretches.for_each(|(task, out)| plain.read(task * TASK_VALUES, out));
+        self.release(name);
+        Ok(values)
+    }
 }
+
+/// Values that one task decodes.
+const TASK_VALUES: usize = 64 * STRETCH_UNIT;
 
 /// Opens a folder in Hugging Face layout, a `.safetensors` file or its index, or a `.gguf` file.
 ///

@@ -20,14 +20,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use rayon::prelude::*;
-use seedcorn_kernels::ggml;
 
 pub use error::GgufError;
 pub use reader::{Header, MAGIC, Tensor};
 pub use tokenizer::GgufTokenizer;
 
-use self::names::{Family, Rows};
+use self::names::Family;
+use super::plain::{Encoding, Plain, Rows};
 use super::{Dtype, Quantized, TensorInfo, TensorSource, WeightsError};
 
 /// A GGUF file of a supported architecture.
@@ -95,42 +94,34 @@ impl TensorSource for GgufSource {
         })
     }
 
-    fn read_f32(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
+    fn plain(&self, name: &str) -> Result<Plain<'_>, WeightsError> {
         let (tensor, rows) = self.find(name)?;
-        let values = read(tensor, rows, &self.map);
-        super::release(&self.map, &tensor.range);
-        Ok(values)
+        plain(tensor, rows, &self.map).ok_or_else(|| WeightsError::NotFloat {
+            file: self.path.clone(),
+            tensor: name.to_owned(),
+            dtype: tensor.ty.name(),
+        })
     }
 
     fn read_quantized(&self, name: &str) -> Result<Option<Quantized>, WeightsError> {
         self.find(name).map(|_| None)
     }
-}
 
-/// Decodes a tensor of `file` into Hugging Face order.
-fn read(tensor: &Tensor, rows: Rows, file: &[u8]) -> Vec<f32> {
-    let bytes = &file[tensor.range.clone()];
-    let mut out = vec![0.0; tensor.len()];
-    match rows {
-        _ if out.is_empty() => {}
-        Rows::Same => ggml::dequantize(tensor.ty, bytes, &mut out),
-        Rows::Pairs { rows_per_head } => {
-            // Each row is whole blocks, so that it can be decoded straight into its place.
-            let cols = if tensor.shape.len() > 1 { out.len() / tensor.shape[0] } else { 1 };
-            let row_bytes = cols / tensor.ty.block_len() * tensor.ty.block_bytes();
-            out.par_chunks_mut(cols).enumerate().for_each(|(row, out)| {
-                let from = stored_row(row, rows_per_head) * row_bytes;
-                ggml::reference::dequantize(tensor.ty, &bytes[from..from + row_bytes], out);
-            });
+    fn release(&self, name: &str) {
+        if let Ok((tensor, _)) = self.find(name) {
+            super::release(&self.map, &tensor.range);
         }
     }
-    out
 }
 
-/// Row of a stored q or k weight that belongs at `row`: in the file, rotary pairs are neighbours; in Hugging Face
-/// order, the second of each pair is half a head further.
-fn stored_row(row: usize, rows_per_head: usize) -> usize {
-    let (head, row) = (row / rows_per_head, row % rows_per_head);
-    let half = rows_per_head / 2;
-    head * rows_per_head + row % half * 2 + row / half
+/// Describes a tensor of `file`; `None` for a vector whose elements change places and lie in blocks.
+fn plain<'a>(tensor: &Tensor, rows: Rows, file: &'a [u8]) -> Option<Plain<'a>> {
+    let len = tensor.len();
+    // Only a matrix has rows of blocks; the elements of a vector stand alone.
+    let cols = if tensor.shape.len() > 1 { len / tensor.shape[0].max(1) } else { 1 };
+    if rows != Rows::Same && !cols.is_multiple_of(tensor.ty.block_len()) {
+        return None;
+    }
+    let bytes = &file[tensor.range.clone()];
+    Some(Plain { bytes, encoding: Encoding::Ggml(tensor.ty), rows, cols, len })
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::error::GgufError;
 use super::metadata::{Metadata, required};
 use super::reader::{Header, Tensor};
+use crate::weights::plain::Rows;
 
 /// A supported architecture; its name is also the prefix of its metadata keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +36,6 @@ impl Family {
             Self::Qwen3 => "qwen3",
         }
     }
-}
-
-/// Order of a tensor's rows in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rows {
-    /// That of Hugging Face.
-    Same,
-    /// Rotary pairs are neighbours.
-    Pairs { rows_per_head: usize },
 }
 
 /// Frequencies of Llama 3's scaling: part of the configuration, not a weight.

@@ -1,9 +1,12 @@
 //! Multi-threaded NF4: the arithmetic of `reference.rs` in an order that compilers turn into vector code.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use rayon::prelude::*;
 
 use super::{BOUNDS, CODE};
-use crate::isa::{self, tiered};
+use crate::isa::{Tier, tiered};
 
 /// Values that one task quantizes: a multiple of every block size, so that no byte is shared by two tasks.
 const TASK_VALUES: usize = 1 << 14;
@@ -11,23 +14,42 @@ const TASK_VALUES: usize = 1 << 14;
 /// Values whose codes are computed together.
 const LANES: usize = 32;
 
-/// Quantizes `values` into packed codes and one scale a block. Each task writes only its own blocks, so that
-/// threads cannot change the result.
-pub(super) fn quantize(values: &[f32], block_size: usize) -> (Vec<u8>, Vec<f32>) {
-    let mut packed = vec![0; values.len().div_ceil(2)];
-    let mut scales = vec![0.0; values.len().div_ceil(block_size)];
-    values
-        .par_chunks(TASK_VALUES)
-        .zip(packed.par_chunks_mut(TASK_VALUES / 2))
-        .zip(scales.par_chunks_mut(TASK_VALUES / block_size))
-        .for_each(|((values, packed), scales)| {
-            quantize_blocks(isa::tier(), values, packed, scales, block_size);
-        });
+/// Quantizes `len` values, which `read` gives a stretch at a time, into packed codes and one scale a block. Each
+/// task writes only its own blocks, so that threads cannot change the result.
+pub(super) fn quantize(
+    tier: Tier,
+    len: usize,
+    block_size: usize,
+    read: impl Fn(usize, &mut [f32]) + Sync,
+) -> (Vec<u8>, Vec<f32>) {
+    let mut packed = vec![0; len.div_ceil(2)];
+    let mut scales = vec![0.0; len.div_ceil(block_size)];
+    let tasks = packed.par_chunks_mut(TASK_VALUES / 2).zip(scales.par_chunks_mut(TASK_VALUES / block_size));
+    tasks.enumerate().for_each_init(
+        || vec![0.0; TASK_VALUES.min(len)],
+        |values, (task, (packed, scales))| {
+            let start = task * TASK_VALUES;
+            let values = &mut values[..TASK_VALUES.min(len - start)];
+            read(start, values);
+            blocks(tier, values, packed, scales, block_size);
+        },
+    );
     (packed, scales)
 }
 
+/// Quantizes a stretch of whole blocks. There is no multiply-add here, so every tier has the same bits.
+fn blocks(tier: Tier, values: &[f32], packed: &mut [u8], scales: &mut [f32], block_size: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if tier != Tier::Avx2 && tier != Tier::Portable {
+        assert!(tier.is_available(), "tier `{}` asked for without a check", tier.name());
+        #[expect(unsafe_code, reason = "calling code compiled for a checked instruction set")]
+        // SAFETY: the tiers above AVX2 have every feature that the function enables, and this one is available.
+        return unsafe { avx512::quantize_blocks(values, packed, scales, block_size) };
+    }
+    quantize_blocks(tier, values, packed, scales, block_size);
+}
+
 tiered! {
-    /// Quantizes a stretch of whole blocks. There is no multiply-add here, so every tier has the same bits.
     fn quantize_blocks(values: &[f32], packed: &mut [u8], scales: &mut [f32], block_size: usize) = blocks_body;
 }
 
