@@ -77,6 +77,48 @@ fn frozen_weights_equal_the_definition_in_every_storage() {
     }
 }
 
+/// The tiles multiply what was rounded to bf16, and sum in f32: against the definition on rounded operands the
+/// error is that of the sums, measured at most 2e-6 at k = 300.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn tiles_equal_the_definition_on_rounded_operands() {
+    use cpu::{Output, Segment, Start, TileUnit, Unit, product};
+    let Some(unit) = TileUnit::new() else { return };
+    let rounded = |len, seed| {
+        let mut values = random(len, seed);
+        crate::frozen::round_to_bf16(&mut values);
+        values
+    };
+    let shapes = SHAPES.into_iter().chain([[33, 40, 700], [300, 70, 96], [64, 32, 2000]]);
+    for [m, n, k] in shapes {
+        let (a, b, more) = (rounded(m * k, 1), rounded(k * n, 3), rounded(m * 5, 4));
+        let (start, bias, last) = (random(m * n, 2), random(n, 5), rounded(5 * n, 6));
+        let operands = [
+            Operand::Dense { data: &b, stride: n, shape: [k, n] },
+            Operand::Transposed { data: &b, shape: [k, n] },
+        ];
+        let last = Operand::Dense { data: &last, stride: n, shape: [5, n] };
+        for b in &operands {
+            let mut want: Vec<f32> = start.iter().enumerate().map(|(i, v)| v + bias[i % n]).collect();
+            let mut add = |k, a, b| {
+                let c = ViewMut { data: &mut want, stride: n };
+                matmul_reference(m, n, k, View { data: a, stride: k }, b, c, Mode::Add);
+            };
+            add(k, &a, b);
+            add(5, &more, &last);
+            let (a, more) = (View { data: &a, stride: k }, View { data: &more, stride: 5 });
+            let mut got = vec![f32::NAN; m * n];
+            let rows = Some(View { data: &start, stride: n });
+            let c = ViewMut { data: &mut got, stride: n };
+            let output = Output { m, n, c, start: Start::From { rows, bias: Some(&bias) } };
+            let (a, more) = (unit.left(m, k, a), unit.left(m, 5, more));
+            let segments = [Segment { left: &a, right: b }, Segment { left: &more, right: &last }];
+            product(unit, output, &segments);
+            assert_close(&got, &want, k + 25);
+        }
+    }
+}
+
 #[test]
 fn strided_views_touch_only_their_own_columns() {
     let (a, b) = (random(3 * 10, 5), random(4 * 6, 6));

@@ -1,11 +1,11 @@
 //! The tier for any machine: plain Rust that the compiler vectorises for the target's baseline.
 
-use super::{Block, load_row, store_row};
+use super::vector::{Block, load_row, store_row};
 
 pub(super) const ROWS: usize = 4;
 pub(super) const COLS: usize = 8;
 
-/// See [`super::Kernel`].
+/// See [`super::vector::Kernel`].
 pub(super) unsafe fn block(b: Block) {
     let mut acc = [[0.0f32; COLS]; ROWS];
     for (i, acc) in acc.iter_mut().enumerate().take(if b.add { b.rows } else { 0 }) {

@@ -12,7 +12,7 @@ const TASK_COLUMNS: usize = 32;
 
 pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Operand, c: ViewMut, mode: Mode) {
     let ViewMut { data, stride: ldc } = c;
-    let out = SharedOut(data.as_mut_ptr());
+    let out = SharedOut::new(data.as_mut_ptr());
     (0..n.div_ceil(TASK_COLUMNS)).into_par_iter().for_each_init(
         || vec![0.0f32; k],
         |column, task| {

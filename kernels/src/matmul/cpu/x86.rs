@@ -2,7 +2,7 @@
 //!
 //! Explicit vectors, because arrays of f32 do not stay in registers over the loop.
 
-use super::{Block, load_row, store_row};
+use super::vector::{Block, load_row, store_row};
 
 /// Defines the module of one tier: its tile of `ROWS` by two vectors of `LANES`, and the kernel `block`.
 macro_rules! tier {
@@ -10,7 +10,7 @@ macro_rules! tier {
         $tier:ident, $features:literal, rows $rows:literal, lanes $lanes:literal, by $($count:literal)*,
         $zero:ident $load:ident $spread:ident $multiply_add:ident $store:ident
     ) => {
-        pub(super) mod $tier {
+        pub(in super::super) mod $tier {
             use std::arch::x86_64::{$load, $multiply_add, $spread, $store, $zero};
 
             use super::{Block, load_row, store_row};

@@ -1,0 +1,163 @@
+//! Blocks, threads and the order of the loops, for any unit.
+//!
+//! A task is a stretch of rows times a stretch of columns. It packs its columns of the right operand at a depth
+//! that the inner caches hold, and then takes the rows a slab at a time through all of them. The chain of each
+//! output runs over the depths in rising order through memory, so that nothing here changes bits: tasks
+//! may be cut by the number of threads.
+
+use rayon::prelude::*;
+
+use super::scratch::with_lines;
+use super::{Operand, SharedOut, Unit, View, ViewMut};
+
+/// Bytes of packed columns that a task works with: half of a small second-level cache.
+const PANEL_BYTES: usize = 512 << 10;
+
+/// The most of `k` that is packed at once: a slab of the left operand then stays in the first-level cache.
+const DEPTH: usize = 640;
+
+/// The fewest rows for which packing columns again, in another task, is worth it.
+const TASK_ROWS: usize = 256;
+
+/// One stretch of `k`: adds `left . right` to the output.
+pub(crate) struct Segment<'a, 'l, U: Unit> {
+    /// `[m, k]`.
+    pub left: &'a U::Left<'l>,
+    /// `[k, n]`.
+    pub right: &'a Operand<'a>,
+}
+
+/// What the sums start at.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Zero.
+    Zero,
+    /// What is in the output.
+    Kept,
+    /// Rows of another matrix, a vector added to each row, or both.
+    From {
+        /// `[m, n]`.
+        rows: Option<View<'a>>,
+        /// `[n]`.
+        bias: Option<&'a [f32]>,
+    },
+}
+
+/// Where a product goes.
+pub(crate) struct Output<'a> {
+    /// Rows.
+    pub m: usize,
+    /// Columns.
+    pub n: usize,
+    /// `[m, n]`.
+    pub c: ViewMut<'a>,
+    /// What the sums start at.
+    pub start: Start<'a>,
+}
+
+/// How the output is cut into tasks.
+struct Tasks {
+    rows: usize,
+    columns: usize,
+    row_tasks: usize,
+    column_tasks: usize,
+}
+
+impl Tasks {
+    fn new<U: Unit>(unit: U, m: usize, n: usize, depth: usize) -> Self {
+        let width = unit.panel_columns();
+        let panels = n.div_ceil(width);
+        let threads = rayon::current_num_threads();
+        let most = (PANEL_BYTES / unit.panel_bytes(depth)).clamp(1, panels);
+        let wanted = if threads > 1 { 4 * threads } else { 1 };
+        let row_tasks = m.div_ceil(TASK_ROWS).min(wanted.div_ceil(panels.div_ceil(most))).max(1);
+        // With few rows the columns are shared out more finely.
+        let column_tasks = panels.div_ceil(most).max(wanted.div_ceil(row_tasks).min(panels));
+        let columns = panels.div_ceil(column_tasks) * width;
+        let rows = m.div_ceil(row_tasks).next_multiple_of(unit.slab_rows());
+        Self { rows, columns, row_tasks: m.div_ceil(rows), column_tasks: n.div_ceil(columns) }
+    }
+}
+
+/// Computes `c = start + sum of left . right` over segments, on all threads of the current rayon pool.
+///
+/// # Panics
+/// When `c` is too short.
+pub(crate) fn product<U: Unit>(unit: U, output: Output, segments: &[Segment<U>]) {
+    let Output { m, n, c: ViewMut { data, stride: ldc }, start } = output;
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(data.len() >= (m - 1) * ldc + n, "the output is too short");
+    let deepest =
+        segments.iter().map(|segment| depth_step(unit, segment.right.shape()[0])).max().unwrap_or(1);
+    let tasks = Tasks::new(unit, m, n, deepest);
+    let out = SharedOut::new(data.as_mut_ptr());
+    (0..tasks.row_tasks * tasks.column_tasks).into_par_iter().for_each(|task| {
+        let (row, column) =
+            (task / tasks.column_tasks * tasks.rows, task % tasks.column_tasks * tasks.columns);
+        let (rows, columns) = (row..m.min(row + tasks.rows), column..n.min(column + tasks.columns));
+        let panels = columns.len().div_ceil(unit.panel_columns());
+        let session = unit.begin();
+        let mut add = begin(start, &rows, &columns, out, ldc);
+        with_lines(panels * unit.panel_bytes(deepest), |lines| {
+            for Segment { left, right } in segments {
+                let k = right.shape()[0];
+                let step = depth_step(unit, k);
+                for from in (0..k).step_by(step) {
+                    let depth = from..k.min(from + step);
+                    unit.pack(right, depth.clone(), columns.clone(), lines);
+                    for row in rows.clone().step_by(unit.slab_rows()) {
+                        let slab = row..rows.end.min(row + unit.slab_rows());
+                        let c = out.at(row * ldc + columns.start);
+                        // SAFETY: the length of `c` was checked, tasks do not overlap, and the panels were
+                        // just packed.
+                        unsafe {
+                            unit.slab(&session, left, slab, depth.clone(), lines, columns.len(), c, ldc, add);
+                        }
+                    }
+                    add = true;
+                }
+            }
+        });
+        if !add {
+            clear(&rows, &columns, out, ldc);
+        }
+    });
+}
+
+/// Cuts `k` into equal depths that the caches hold.
+fn depth_step<U: Unit>(unit: U, k: usize) -> usize {
+    k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(unit.depth_grain()).max(1)
+}
+
+/// Writes what the sums of a task start at; returns whether there is something to add to.
+fn begin(
+    start: Start,
+    rows: &std::ops::Range<usize>,
+    columns: &std::ops::Range<usize>,
+    out: SharedOut,
+    ldc: usize,
+) -> bool {
+    let Start::From { rows: from, bias } = start else { return matches!(start, Start::Kept) };
+    for row in rows.clone() {
+        // SAFETY: `product` checked that `c` holds this row and these columns, which are this task's.
+        let c = unsafe { std::slice::from_raw_parts_mut(out.at(row * ldc + columns.start), columns.len()) };
+        match from {
+            Some(view) => c.copy_from_slice(&view.data[row * view.stride..][columns.clone()]),
+            None => c.fill(0.0),
+        }
+        if let Some(bias) = bias {
+            c.iter_mut().zip(&bias[columns.clone()]).for_each(|(c, bias)| *c += bias);
+        }
+    }
+    true
+}
+
+/// Writes zeros where there was nothing to multiply.
+fn clear(rows: &std::ops::Range<usize>, columns: &std::ops::Range<usize>, out: SharedOut, ldc: usize) {
+    for row in rows.clone() {
+        // SAFETY: as in `begin`.
+        unsafe { std::slice::from_raw_parts_mut(out.at(row * ldc + columns.start), columns.len()) }.fill(0.0);
+    }
+}

@@ -1,0 +1,201 @@
+//! The unit of bf16 tiles: both operands rounded to bf16, sums in f32.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::{Lines, Operand, Unit, View};
+use crate::amx::pack::{
+    Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows, left, right_from_columns, right_from_rows,
+};
+use crate::amx::{BLOCK, Block, DEPTH, LANES, TILE, Tiles, available};
+use crate::frozen::{FrozenWeight, Storage};
+
+/// Products of bf16 in AMX tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct TileUnit(());
+
+impl TileUnit {
+    /// The unit, where there is one.
+    pub(crate) fn new() -> Option<Self> {
+        available().then_some(Self(()))
+    }
+}
+
+/// A left operand as tiles: `[m / 16][k / 32]`, rows padded to whole slabs.
+pub(crate) struct TileRows {
+    tiles: Lines,
+    k_tiles: usize,
+}
+
+impl TileRows {
+    /// Packs rows that `fill` writes, each `width` long, on all threads.
+    fn pack(m: usize, k: usize, rows: View) -> Self {
+        let k_tiles = k.div_ceil(DEPTH);
+        let row_bytes = k_tiles * TILE * 2;
+        let mut tiles = Lines::zeroed(m.next_multiple_of(BLOCK) / LANES * row_bytes);
+        let view = F32Rows { data: rows.data, stride: rows.stride, width: k };
+        let out = tiles.of_mut::<u16>();
+        out.par_chunks_mut((4 * k_tiles * TILE).max(1)).enumerate().for_each(|(group, out)| {
+            for (i, out) in out.chunks_exact_mut(k_tiles * TILE).enumerate() {
+                // SAFETY: tiles are available, which includes the vectors, and `out` holds `k_tiles` tiles.
+                unsafe { left(&view, (4 * group + i) * LANES, m, 0, k_tiles, out.as_mut_ptr()) };
+            }
+        });
+        Self { tiles, k_tiles }
+    }
+}
+
+impl Unit for TileUnit {
+    type Left<'a> = TileRows;
+    type Session = Tiles;
+
+    fn slab_rows(self) -> usize {
+        BLOCK
+    }
+
+    fn panel_columns(self) -> usize {
+        BLOCK
+    }
+
+    fn depth_grain(self) -> usize {
+        DEPTH
+    }
+
+    fn panel_bytes(self, depth: usize) -> usize {
+        depth.div_ceil(DEPTH) * 2 * TILE * 2
+    }
+
+    fn left(self, m: usize, k: usize, rows: View<'_>) -> TileRows {
+        assert!(m == 0 || rows.data.len() >= (m - 1) * rows.stride + k, "the left operand is too short");
+        TileRows::pack(m, k, rows)
+    }
+
+    fn begin(self) -> Tiles {
+        Tiles::configure()
+    }
+
+    fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut Lines) {
+        let part = Part { depth, columns, panels: panels.of_mut() };
+        match right {
+            Operand::Dense { data, stride, shape: [_, n] } => {
+                part.from_rows(&F32Rows { data, stride: *stride, width: *n }, right);
+            }
+            Operand::Transposed { data, shape: [k, _] } => {
+                part.from_columns(&F32Rows { data, stride: *k, width: *k }, right);
+            }
+            Operand::Weight(weight) | Operand::WeightTransposed(weight) => part.from_weight(weight, right),
+        }
+    }
+
+    unsafe fn slab(
+        self,
+        tiles: &Tiles,
+        left: &TileRows,
+        rows: Range<usize>,
+        depth: Range<usize>,
+        panels: &Lines,
+        columns: usize,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    ) {
+        let k_tiles = depth.len().div_ceil(DEPTH);
+        let a = left.tiles.of::<u16>();
+        let a = [0, 1].map(|half| {
+            a[((rows.start / LANES + half) * left.k_tiles + depth.start / DEPTH) * TILE..].as_ptr()
+        });
+        let panels = panels.of::<u16>().chunks_exact(2 * k_tiles * TILE);
+        for (j, panel) in (0..columns).step_by(BLOCK).zip(panels) {
+            let b = [panel.as_ptr(), panel[k_tiles * TILE..].as_ptr()];
+            let block = Block { a, b, k_tiles, c: c.wrapping_add(j), ldc, add };
+            let width = BLOCK.min(columns - j);
+            // SAFETY: the caller vouches for the sizes.
+            unsafe {
+                if rows.len() == BLOCK && width == BLOCK {
+                    tiles.block(block);
+                } else {
+                    partial(tiles, block, rows.len(), width);
+                }
+            }
+        }
+    }
+}
+
+/// Computes a block of which only `rows x columns` are in the output.
+///
+/// # Safety
+/// As [`Tiles::block`], but `c` holds only `rows x columns`.
+unsafe fn partial(tiles: &Tiles, block: Block, rows: usize, columns: usize) {
+    let mut whole = [0.0f32; BLOCK * BLOCK];
+    for (row, whole) in whole.chunks_exact_mut(BLOCK).enumerate().take(rows) {
+        let c = block.c.wrapping_add(row * block.ldc);
+        if block.add {
+            // SAFETY: the caller vouches for `rows x columns` of `c`.
+            whole[..columns].copy_from_slice(unsafe { std::slice::from_raw_parts(c, columns) });
+        }
+    }
+    // SAFETY: `whole` holds 32 rows of 32, the operands are the caller's.
+    unsafe { tiles.block(Block { c: whole.as_mut_ptr(), ldc: BLOCK, ..block }) };
+    for (row, whole) in whole.chunks_exact(BLOCK).enumerate().take(rows) {
+        let c = block.c.wrapping_add(row * block.ldc);
+        // SAFETY: as above; no other thread touches these elements.
+        unsafe { std::slice::from_raw_parts_mut(c, columns) }.copy_from_slice(&whole[..columns]);
+    }
+}
+
+/// A stretch of a right operand and the panels it is packed to: for each 32 columns two columns of tiles.
+struct Part<'a> {
+    depth: Range<usize>,
+    columns: Range<usize>,
+    panels: &'a mut [u16],
+}
+
+impl Part<'_> {
+    fn from_weight(self, weight: &FrozenWeight, right: &Operand) {
+        let width = weight.shape()[1];
+        match weight.storage() {
+            Storage::F32(data) => self.from_any(&F32Rows { data, stride: width, width }, right),
+            Storage::Bf16(data) => self.from_any(&Bf16Rows { data, width }, right),
+            Storage::Nf4(nf4) => match Nf4Rows::new(nf4) {
+                Some(rows) => self.from_any(&rows, right),
+                None => self.from_any(&ReadRows(weight), right),
+            },
+            Storage::Int8(int8) => match Int8Rows::new(int8) {
+                Some(rows) => self.from_any(&rows, right),
+                None => self.from_any(&ReadRows(weight), right),
+            },
+        }
+    }
+
+    fn from_any(self, rows: &impl Rows, right: &Operand) {
+        if right.has_rows() { self.from_columns(rows, right) } else { self.from_rows(rows, right) }
+    }
+
+    /// Packs a matrix `[n, k]` whose rows are the operand's columns.
+    fn from_columns(self, rows: &impl Rows, right: &Operand) {
+        let end = right.shape()[1];
+        let k_tiles = self.depth.len().div_ceil(DEPTH);
+        let halves = self.panels.chunks_exact_mut(k_tiles * TILE);
+        for (j, half) in
+            (self.columns.start..self.columns.end.next_multiple_of(BLOCK)).step_by(LANES).zip(halves)
+        {
+            // SAFETY: tiles are available, which includes the vectors; rows beyond `end` are not read, depths lie
+            // in the matrix, and the half holds `k_tiles` tiles.
+            unsafe { right_from_columns(rows, j, end, self.depth.start, k_tiles, half.as_mut_ptr()) };
+        }
+    }
+
+    /// Packs a matrix `[k, n]`.
+    fn from_rows(self, rows: &impl Rows, right: &Operand) {
+        let end = right.shape()[0];
+        let k_tiles = self.depth.len().div_ceil(DEPTH);
+        let panels = self.panels.chunks_exact_mut(2 * k_tiles * TILE);
+        for (j, panel) in self.columns.step_by(BLOCK).zip(panels) {
+            let (first, second) = panel.split_at_mut(k_tiles * TILE);
+            let out = [first.as_mut_ptr(), second.as_mut_ptr()];
+            // SAFETY: as above.
+            unsafe { right_from_rows(rows, self.depth.start, end, j, k_tiles, out) };
+        }
+    }
+}
