@@ -129,7 +129,20 @@ impl Tiles {
     /// The operands hold `k_tiles` tiles each, at least one; `c` may be written (and read, to add) at 32 rows of 32.
     #[inline(always)]
     pub(crate) unsafe fn block(&self, block: Block) {
-        let Block { a, b, k_tiles, c, ldc, add } = block;
+        // SAFETY: as the caller vouches.
+        unsafe {
+            self.start(block.c, block.ldc, block.add);
+            self.add(block.a, block.b, block.k_tiles);
+            self.store(block.c, block.ldc);
+        }
+    }
+
+    /// Starts the sums of a block at zero, or at what is in `c`. [`Tiles::add`] and [`Tiles::store`] go on with them.
+    ///
+    /// # Safety
+    /// To add, `c` may be read at 32 rows of 32.
+    #[inline(always)]
+    pub(crate) unsafe fn start(&self, c: *const f32, ldc: usize, add: bool) {
         let lower = c.wrapping_add(LANES * ldc);
         // SAFETY: as the caller vouches; registers 0 to 7 are configured as whole tiles.
         unsafe {
@@ -148,18 +161,42 @@ impl Tiles {
                     options(nostack, nomem)
                 );
             }
+        }
+    }
+
+    /// Adds `a . b` to the sums of a block.
+    ///
+    /// # Safety
+    /// The operands hold `k_tiles` tiles each, at least one.
+    #[inline(always)]
+    pub(crate) unsafe fn add(&self, a: [*const u16; 2], b: [*const u16; 2], k_tiles: usize) {
+        // SAFETY: as the caller vouches; registers 0 to 7 are configured as whole tiles.
+        unsafe {
             asm!(
                 "2:",
                 "tileloadd tmm4, [{a0} + {row}]", "tileloadd tmm6, [{b0} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6",
                 "tileloadd tmm5, [{a1} + {row}]", "tdpbf16ps tmm2, tmm5, tmm6",
                 "tileloadd tmm7, [{b1} + {row}]", "tdpbf16ps tmm1, tmm4, tmm7", "tdpbf16ps tmm3, tmm5, tmm7",
                 "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024", "dec {k}", "jnz 2b",
-                "tilestored [{c0} + {ldc}], tmm0", "tilestored [{c0} + {ldc} + 64], tmm1",
-                "tilestored [{c1} + {ldc}], tmm2", "tilestored [{c1} + {ldc} + 64], tmm3",
                 a0 = inout(reg) a[0] => _, a1 = inout(reg) a[1] => _,
                 b0 = inout(reg) b[0] => _, b1 = inout(reg) b[1] => _,
-                k = inout(reg) k_tiles => _, row = in(reg) 64usize,
-                c0 = in(reg) c, c1 = in(reg) lower, ldc = in(reg) ldc * 4, options(nostack)
+                k = inout(reg) k_tiles => _, row = in(reg) 64usize, options(nostack, readonly)
+            );
+        }
+    }
+
+    /// Writes the sums of a block to `c`.
+    ///
+    /// # Safety
+    /// `c` may be written at 32 rows of 32.
+    #[inline(always)]
+    pub(crate) unsafe fn store(&self, c: *mut f32, ldc: usize) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            asm!(
+                "tilestored [{c0} + {ldc}], tmm0", "tilestored [{c0} + {ldc} + 64], tmm1",
+                "tilestored [{c1} + {ldc}], tmm2", "tilestored [{c1} + {ldc} + 64], tmm3",
+                c0 = in(reg) c, c1 = in(reg) c.wrapping_add(LANES * ldc), ldc = in(reg) ldc * 4, options(nostack)
             );
         }
     }

@@ -108,7 +108,7 @@ fn forward_equals_the_definition() {
     for dropout in [None, Some(DROPOUT)] {
         for tokens in [1, 5, 40] {
             let case = case(tokens, dropout);
-            let y = lora_linear(tensor(&case.x, [tokens, case.width]).autodiff(), &parts(&case));
+            let y = lora_linear(tensor(&case.x, [tokens, case.width]).autodiff(), &parts(&case), None);
             assert_close(&values(y.inner()), &reference(&case), "y");
         }
     }
@@ -117,7 +117,7 @@ fn forward_equals_the_definition() {
 #[test]
 fn no_tokens_give_no_rows() {
     let case = case(0, None);
-    let y = lora_linear(Tensor::zeros([0, case.width], &Device::flex()), &parts(&case));
+    let y = lora_linear(Tensor::zeros([0, case.width], &Device::flex()), &parts(&case), None);
     assert_eq!(y.dims(), [0, 60]);
 }
 
@@ -129,7 +129,7 @@ fn gradients_equal_central_differences_of_the_definition() {
         let dy = random(6 * 60, &mut rng);
         let x = tensor(&case.x, [6, case.width]).autodiff().require_grad();
         let parts = parts(&case);
-        let y = lora_linear(x.clone(), &parts);
+        let y = lora_linear(x.clone(), &parts, None);
         let mut grads = crate::seed_gradient::seed_gradient(y, tensor(&dy, [6, 60])).backward();
         let difference = |edit: &dyn Fn(&mut Case, f32)| {
             let loss = |delta: f32| {
@@ -181,7 +181,9 @@ fn bf16_compute_rounds_inputs_and_weights() {
         bias: None,
         factors: None,
     };
-    let got = lora_linear(tensor(&x, [4, 64]), &[part(w.clone(), Compute::Bf16)]);
-    let want = lora_linear(tensor(&round(&x), [4, 64]), &[part(round(&w), Compute::F32)]);
-    assert_eq!(values(got), values(want));
+    let got = lora_linear(tensor(&x, [4, 64]), &[part(w.clone(), Compute::Bf16)], None);
+    let want = lora_linear(tensor(&round(&x), [4, 64]), &[part(round(&w), Compute::F32)], None);
+    // The tiles add in another order: measured worst 4e-7.
+    let want: Vec<f64> = values(want).into_iter().map(f64::from).collect();
+    assert_close(&values(got), &want, "y");
 }

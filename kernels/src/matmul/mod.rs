@@ -16,6 +16,9 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use cpu::TileUnit;
+pub(crate) use cpu::{Output, Segment, Start, Unit, VectorUnit, product};
 pub use operand::Operand;
 
 use crate::isa;

@@ -74,7 +74,7 @@ impl Block {
     ) -> Tensor<2> {
         let normed = rms_norm(x_td, self.attn_norm.clone(), self.eps);
         let [q, k, v] = &self.qkv;
-        let mut qkv = lora_linear(normed, &adapted.parts(&[q, k, v], leaves));
+        let mut qkv = lora_linear(normed, &adapted.parts(&[q, k, v], leaves), None);
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             qkv = qk_norm(qkv, shared.layout, q_norm.clone(), k_norm.clone(), self.eps);
         }
@@ -89,11 +89,11 @@ impl Block {
         adapted: Adapted,
         leaves: &mut Leaves,
     ) -> Tensor<2> {
-        let x_td = x_td + lora_linear(heads, &adapted.parts(&[&self.o], leaves));
+        let x_td = lora_linear(heads, &adapted.parts(&[&self.o], leaves), Some(x_td));
         let normed = rms_norm(x_td.clone(), self.mlp_norm.clone(), self.eps);
         let [gate, up] = &self.gate_up;
-        let gate_up = lora_linear(normed, &adapted.parts(&[gate, up], leaves));
+        let gate_up = lora_linear(normed, &adapted.parts(&[gate, up], leaves), None);
         let inner = gated_act(gate_up, GatedKind::SwiGlu);
-        x_td + lora_linear(inner, &adapted.parts(&[&self.down], leaves))
+        lora_linear(inner, &adapted.parts(&[&self.down], leaves), Some(x_td))
     }
 }

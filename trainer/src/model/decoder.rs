@@ -132,7 +132,7 @@ impl Decoder {
 
     pub(super) fn head_logits(&self, x_td: Tensor<2>) -> Tensor<2> {
         let head = Part { weight: self.head.clone(), bias: None, factors: None };
-        lora_linear(self.normed(x_td), &[head])
+        lora_linear(self.normed(x_td), &[head], None)
     }
 
     fn normed(&self, x_td: Tensor<2>) -> Tensor<2> {

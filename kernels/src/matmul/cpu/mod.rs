@@ -24,6 +24,7 @@ pub(crate) use vector::VectorUnit;
 use std::ops::Range;
 
 use super::{Mode, Operand, View, ViewMut};
+use crate::frozen::Compute;
 use crate::isa::Tier;
 
 /// An output that tasks write at disjoint places.
@@ -45,7 +46,7 @@ impl SharedOut {
 }
 
 /// One way of multiplying blocks: what it wants its operands packed as, and the innermost loops.
-pub(crate) trait Unit: Copy + Send + Sync {
+pub(crate) trait Unit: Copy + Send + Sync + 'static {
     /// A left operand as the unit reads it.
     type Left<'a>: Sync;
     /// What a thread holds while it multiplies.
@@ -60,7 +61,7 @@ pub(crate) trait Unit: Copy + Send + Sync {
     /// The multiple that cuts of `k` lie on.
     fn depth_grain(self) -> usize;
 
-    /// Bytes of one panel of `depth`.
+    /// Bytes of one panel of `depth`; a multiple of a cache line.
     fn panel_bytes(self, depth: usize) -> usize;
 
     /// Prepares the rows of a left operand `[m, k]`, on all threads.
@@ -69,22 +70,21 @@ pub(crate) trait Unit: Copy + Send + Sync {
     /// Gets the thread ready.
     fn begin(self) -> Self::Session;
 
-    /// Packs columns `columns` of `right`, at `depth`, as panels one after another.
-    fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut Lines);
+    /// Packs columns `columns` of `right`, at `depth`, as panels one after another, from a cache line on.
+    fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut [u8]);
 
-    /// Multiplies rows `rows` of `left`, at `depth`, with packed panels of `columns` columns.
+    /// Multiplies rows `rows` of left operands with packed panels of `columns` columns, and sums over the cuts in
+    /// their order: each cut is a left operand, a depth, and the panels of that depth.
     ///
     /// # Safety
-    /// `rows` is at most [`Unit::slab_rows`] rows of `left` and starts at a multiple of it; `panels` were packed
-    /// for this depth and at least these columns; `c` may be written, and read to add, at `rows x columns`
-    /// elements, `ldc` apart.
-    unsafe fn slab(
+    /// `rows` is at most [`Unit::slab_rows`] rows of each left operand and starts at a multiple of it; the
+    /// panels were packed for their depth and at least these columns; there is a cut; `c` may be written, and
+    /// read to add, at `rows x columns` elements, `ldc` apart.
+    unsafe fn slab<'p, 'l: 'p>(
         self,
         session: &Self::Session,
-        left: &Self::Left<'_>,
+        cuts: impl Iterator<Item = (&'p Self::Left<'l>, Range<usize>, &'p [u8])> + Clone,
         rows: Range<usize>,
-        depth: Range<usize>,
-        panels: &Lines,
         columns: usize,
         c: *mut f32,
         ldc: usize,
@@ -99,7 +99,7 @@ pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Oper
     if m <= FEW_ROWS && b.has_rows() {
         return rows::matmul(tier, m, n, k, a, b, c, mode);
     }
-    let unit = VectorUnit::new(tier);
+    let unit = VectorUnit::new(tier, Compute::F32);
     let start = if mode == Mode::Add { Start::Kept } else { Start::Zero };
     let segments = [Segment { left: &unit.left(m, k, a), right: b }];
     product(unit, Output { m, n, c, start }, &segments);

@@ -2,8 +2,10 @@
 //!
 //! A task is a stretch of rows times a stretch of columns. It packs its columns of the right operand at a depth
 //! that the inner caches hold, and then takes the rows a slab at a time through all of them. The chain of each
-//! output runs over the depths in rising order through memory, so that nothing here changes bits: tasks
-//! may be cut by the number of threads.
+//! output runs over the depths in rising order, through memory from one pass to the next, so that nothing here
+//! changes bits: tasks may be cut by the number of threads.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -64,11 +66,12 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn new<U: Unit>(unit: U, m: usize, n: usize, depth: usize) -> Self {
+    /// `panel_bytes`: of one panel of all that is packed at once.
+    fn new<U: Unit>(unit: U, m: usize, n: usize, panel_bytes: usize) -> Self {
         let width = unit.panel_columns();
         let panels = n.div_ceil(width);
         let threads = rayon::current_num_threads();
-        let most = (PANEL_BYTES / unit.panel_bytes(depth)).clamp(1, panels);
+        let most = (PANEL_BYTES / panel_bytes).clamp(1, panels);
         let wanted = if threads > 1 { 4 * threads } else { 1 };
         let row_tasks = m.div_ceil(TASK_ROWS).min(wanted.div_ceil(panels.div_ceil(most))).max(1);
         // With few rows the columns are shared out more finely.
@@ -77,6 +80,35 @@ impl Tasks {
         let rows = m.div_ceil(row_tasks).next_multiple_of(unit.slab_rows());
         Self { rows, columns, row_tasks: m.div_ceil(rows), column_tasks: n.div_ceil(columns) }
     }
+}
+
+/// A cut of a segment's `k`, and where its panels begin.
+#[derive(Clone)]
+struct Cut {
+    segment: usize,
+    depth: Range<usize>,
+    offset: usize,
+}
+
+/// Cuts all segments and groups the cuts into passes: what is packed at once, and multiplied with one turn
+/// through the output.
+fn passes<U: Unit>(unit: U, segments: &[Segment<U>]) -> Vec<Vec<Cut>> {
+    let mut passes: Vec<Vec<Cut>> = Vec::new();
+    let mut filled = DEPTH;
+    for (segment, k) in segments.iter().map(|segment| segment.right.shape()[0]).enumerate() {
+        let step = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(unit.depth_grain()).max(1);
+        for from in (0..k).step_by(step) {
+            let depth = from..k.min(from + step);
+            // A little more than the bound is better than another turn through the output.
+            if filled + depth.len() > DEPTH + DEPTH / 4 {
+                passes.push(Vec::new());
+                filled = 0;
+            }
+            filled += depth.len().next_multiple_of(unit.depth_grain());
+            passes.last_mut().expect("the first cut opens a pass").push(Cut { segment, depth, offset: 0 });
+        }
+    }
+    passes
 }
 
 /// Computes `c = start + sum of left . right` over segments, on all threads of the current rayon pool.
@@ -89,8 +121,10 @@ pub(crate) fn product<U: Unit>(unit: U, output: Output, segments: &[Segment<U>])
         return;
     }
     assert!(data.len() >= (m - 1) * ldc + n, "the output is too short");
-    let deepest =
-        segments.iter().map(|segment| depth_step(unit, segment.right.shape()[0])).max().unwrap_or(1);
+    let passes = passes(unit, segments);
+    let panel_bytes =
+        |pass: &Vec<Cut>| pass.iter().map(|cut| unit.panel_bytes(cut.depth.len())).sum::<usize>();
+    let deepest = passes.iter().map(panel_bytes).max().unwrap_or(0).max(1);
     let tasks = Tasks::new(unit, m, n, deepest);
     let out = SharedOut::new(data.as_mut_ptr());
     (0..tasks.row_tasks * tasks.column_tasks).into_par_iter().for_each(|task| {
@@ -99,46 +133,39 @@ pub(crate) fn product<U: Unit>(unit: U, output: Output, segments: &[Segment<U>])
         let (rows, columns) = (row..m.min(row + tasks.rows), column..n.min(column + tasks.columns));
         let panels = columns.len().div_ceil(unit.panel_columns());
         let session = unit.begin();
-        let mut add = begin(start, &rows, &columns, out, ldc);
-        with_lines(panels * unit.panel_bytes(deepest), |lines| {
-            for Segment { left, right } in segments {
-                let k = right.shape()[0];
-                let step = depth_step(unit, k);
-                for from in (0..k).step_by(step) {
-                    let depth = from..k.min(from + step);
-                    unit.pack(right, depth.clone(), columns.clone(), lines);
-                    for row in rows.clone().step_by(unit.slab_rows()) {
-                        let slab = row..rows.end.min(row + unit.slab_rows());
-                        let c = out.at(row * ldc + columns.start);
-                        // SAFETY: the length of `c` was checked, tasks do not overlap, and the panels were
-                        // just packed.
-                        unsafe {
-                            unit.slab(&session, left, slab, depth.clone(), lines, columns.len(), c, ldc, add);
-                        }
-                    }
-                    add = true;
+        let slabs =
+            || rows.clone().step_by(unit.slab_rows()).map(|row| row..rows.end.min(row + unit.slab_rows()));
+        if passes.is_empty() {
+            slabs().for_each(|slab| clear(start, &slab, &columns, out, ldc));
+        }
+        with_lines(panels * deepest, |lines| {
+            for (turn, pass) in passes.iter().enumerate() {
+                let mut pass = pass.clone();
+                let mut offset = 0;
+                for cut in &mut pass {
+                    cut.offset = offset;
+                    let size = panels * unit.panel_bytes(cut.depth.len());
+                    let lines = lines.bytes_mut(offset..offset + size);
+                    unit.pack(segments[cut.segment].right, cut.depth.clone(), columns.clone(), lines);
+                    offset += size;
+                }
+                for slab in slabs() {
+                    let add = turn > 0 || begin(start, &slab, &columns, out, ldc);
+                    let c = out.at(slab.start * ldc + columns.start);
+                    let cuts = pass.iter().map(|cut| {
+                        (segments[cut.segment].left, cut.depth.clone(), lines.bytes(cut.offset..))
+                    });
+                    // SAFETY: the length of `c` was checked, tasks do not overlap, and the panels were
+                    // just packed.
+                    unsafe { unit.slab(&session, cuts, slab, columns.len(), c, ldc, add) };
                 }
             }
         });
-        if !add {
-            clear(&rows, &columns, out, ldc);
-        }
     });
 }
 
-/// Cuts `k` into equal depths that the caches hold.
-fn depth_step<U: Unit>(unit: U, k: usize) -> usize {
-    k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(unit.depth_grain()).max(1)
-}
-
-/// Writes what the sums of a task start at; returns whether there is something to add to.
-fn begin(
-    start: Start,
-    rows: &std::ops::Range<usize>,
-    columns: &std::ops::Range<usize>,
-    out: SharedOut,
-    ldc: usize,
-) -> bool {
+/// Writes what the sums of a slab start at; returns whether there is something to add to.
+fn begin(start: Start, rows: &Range<usize>, columns: &Range<usize>, out: SharedOut, ldc: usize) -> bool {
     let Start::From { rows: from, bias } = start else { return matches!(start, Start::Kept) };
     for row in rows.clone() {
         // SAFETY: `product` checked that `c` holds this row and these columns, which are this task's.
@@ -154,8 +181,11 @@ fn begin(
     true
 }
 
-/// Writes zeros where there was nothing to multiply.
-fn clear(rows: &std::ops::Range<usize>, columns: &std::ops::Range<usize>, out: SharedOut, ldc: usize) {
+/// Writes a slab where there is nothing to multiply.
+fn clear(start: Start, rows: &Range<usize>, columns: &Range<usize>, out: SharedOut, ldc: usize) {
+    if begin(start, rows, columns, out, ldc) {
+        return;
+    }
     for row in rows.clone() {
         // SAFETY: as in `begin`.
         unsafe { std::slice::from_raw_parts_mut(out.at(row * ldc + columns.start), columns.len()) }.fill(0.0);

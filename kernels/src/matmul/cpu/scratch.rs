@@ -1,6 +1,7 @@
 //! Memory of whole cache lines, kept by a thread from one task to the next.
 
 use std::cell::RefCell;
+use std::ops::{Range, RangeFrom};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -25,6 +26,16 @@ impl Lines {
         if self.0.len() < lines {
             self.0.resize(lines, Line([0; 64]));
         }
+    }
+
+    /// The bytes from `start` on.
+    pub(crate) fn bytes(&self, start: RangeFrom<usize>) -> &[u8] {
+        &bytemuck::cast_slice(&self.0)[start]
+    }
+
+    /// A range of bytes, to be written.
+    pub(crate) fn bytes_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.0)[range]
     }
 
     /// The elements as `T`.

@@ -8,7 +8,7 @@ use super::{Lines, Operand, Unit, View};
 use crate::amx::pack::{
     Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows, left, right_from_columns, right_from_rows,
 };
-use crate::amx::{BLOCK, Block, DEPTH, LANES, TILE, Tiles, available};
+use crate::amx::{BLOCK, DEPTH, LANES, TILE, Tiles, available};
 use crate::frozen::{FrozenWeight, Storage};
 
 /// Products of bf16 in AMX tiles.
@@ -75,8 +75,8 @@ impl Unit for TileUnit {
         Tiles::configure()
     }
 
-    fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut Lines) {
-        let part = Part { depth, columns, panels: panels.of_mut() };
+    fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut [u8]) {
+        let part = Part { depth, columns, panels: bytemuck::cast_slice_mut(panels) };
         match right {
             Operand::Dense { data, stride, shape: [_, n] } => {
                 part.from_rows(&F32Rows { data, stride: *stride, width: *n }, right);
@@ -88,59 +88,79 @@ impl Unit for TileUnit {
         }
     }
 
-    unsafe fn slab(
+    unsafe fn slab<'p, 'l: 'p>(
         self,
         tiles: &Tiles,
-        left: &TileRows,
+        cuts: impl Iterator<Item = (&'p TileRows, Range<usize>, &'p [u8])> + Clone,
         rows: Range<usize>,
-        depth: Range<usize>,
-        panels: &Lines,
         columns: usize,
         c: *mut f32,
         ldc: usize,
         add: bool,
     ) {
-        let k_tiles = depth.len().div_ceil(DEPTH);
-        let a = left.tiles.of::<u16>();
-        let a = [0, 1].map(|half| {
-            a[((rows.start / LANES + half) * left.k_tiles + depth.start / DEPTH) * TILE..].as_ptr()
-        });
-        let panels = panels.of::<u16>().chunks_exact(2 * k_tiles * TILE);
-        for (j, panel) in (0..columns).step_by(BLOCK).zip(panels) {
-            let b = [panel.as_ptr(), panel[k_tiles * TILE..].as_ptr()];
-            let block = Block { a, b, k_tiles, c: c.wrapping_add(j), ldc, add };
+        for (index, j) in (0..columns).step_by(BLOCK).enumerate() {
             let width = BLOCK.min(columns - j);
-            // SAFETY: the caller vouches for the sizes.
+            let whole = rows.len() == BLOCK && width == BLOCK;
+            let mut part = [0.0f32; BLOCK * BLOCK];
+            let place = Place { c: c.wrapping_add(j), ldc, rows: rows.len(), columns: width };
+            let (c, ldc) = if whole { (place.c, ldc) } else { (part.as_mut_ptr(), BLOCK) };
+            // SAFETY: the caller vouches for the operands and the output; `part` is a whole block.
             unsafe {
-                if rows.len() == BLOCK && width == BLOCK {
-                    tiles.block(block);
-                } else {
-                    partial(tiles, block, rows.len(), width);
+                if !whole && add {
+                    place.read(&mut part);
+                }
+                tiles.start(c, ldc, add);
+                for (left, depth, panels) in cuts.clone() {
+                    let k_tiles = depth.len().div_ceil(DEPTH);
+                    let a = left.tiles.of::<u16>();
+                    let a = [0, 1].map(|half| {
+                        a[((rows.start / LANES + half) * left.k_tiles + depth.start / DEPTH) * TILE..]
+                            .as_ptr()
+                    });
+                    let panel = panels[index * self.panel_bytes(depth.len())..].as_ptr().cast::<u16>();
+                    tiles.add(a, [panel, panel.wrapping_add(k_tiles * TILE)], k_tiles);
+                }
+                tiles.store(c, ldc);
+                if !whole {
+                    place.write(&part);
                 }
             }
         }
     }
 }
 
-/// Computes a block of which only `rows x columns` are in the output.
-///
-/// # Safety
-/// As [`Tiles::block`], but `c` holds only `rows x columns`.
-unsafe fn partial(tiles: &Tiles, block: Block, rows: usize, columns: usize) {
-    let mut whole = [0.0f32; BLOCK * BLOCK];
-    for (row, whole) in whole.chunks_exact_mut(BLOCK).enumerate().take(rows) {
-        let c = block.c.wrapping_add(row * block.ldc);
-        if block.add {
-            // SAFETY: the caller vouches for `rows x columns` of `c`.
-            whole[..columns].copy_from_slice(unsafe { std::slice::from_raw_parts(c, columns) });
+/// The part of a block that is in the output.
+#[derive(Clone, Copy)]
+struct Place {
+    c: *mut f32,
+    ldc: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Place {
+    /// Copies the output into a block.
+    ///
+    /// # Safety
+    /// `c` may be read at `rows x columns`.
+    unsafe fn read(self, block: &mut [f32; BLOCK * BLOCK]) {
+        for (row, block) in block.chunks_exact_mut(BLOCK).enumerate().take(self.rows) {
+            // SAFETY: as the caller vouches.
+            let c = unsafe { std::slice::from_raw_parts(self.c.add(row * self.ldc), self.columns) };
+            block[..self.columns].copy_from_slice(c);
         }
     }
-    // SAFETY: `whole` holds 32 rows of 32, the operands are the caller's.
-    unsafe { tiles.block(Block { c: whole.as_mut_ptr(), ldc: BLOCK, ..block }) };
-    for (row, whole) in whole.chunks_exact(BLOCK).enumerate().take(rows) {
-        let c = block.c.wrapping_add(row * block.ldc);
-        // SAFETY: as above; no other thread touches these elements.
-        unsafe { std::slice::from_raw_parts_mut(c, columns) }.copy_from_slice(&whole[..columns]);
+
+    /// Copies a block into the output.
+    ///
+    /// # Safety
+    /// `c` may be written at `rows x columns`, which no other thread touches.
+    unsafe fn write(self, block: &[f32; BLOCK * BLOCK]) {
+        for (row, block) in block.chunks_exact(BLOCK).enumerate().take(self.rows) {
+            // SAFETY: as the caller vouches.
+            let c = unsafe { std::slice::from_raw_parts_mut(self.c.add(row * self.ldc), self.columns) };
+            c.copy_from_slice(&block[..self.columns]);
+        }
     }
 }
 

@@ -1,10 +1,14 @@
 //! The unit of f32 vectors: panels of f32, rows read where they are.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::x86;
-use super::{Lines, Operand, Unit, View, portable};
+use rayon::prelude::*;
+
+use super::{Operand, Unit, View, portable};
+use crate::frozen::{Compute, round_to_bf16};
 use crate::isa::Tier;
 
 /// Computes `rows x width` of `c` from `rows` rows of `a` and a packed `[k][width]` panel.
@@ -34,26 +38,33 @@ pub(crate) struct VectorUnit {
     kernel: Kernel,
     rows: usize,
     columns: usize,
+    /// [`Compute::Bf16`] rounds left operands; frozen weights round themselves when they are read.
+    compute: Compute,
+}
+
+/// A left operand: rows of f32, where they are or rounded.
+pub(crate) struct Rows<'a> {
+    data: Cow<'a, [f32]>,
+    stride: usize,
 }
 
 impl VectorUnit {
     /// The unit of a tier.
-    pub(crate) fn new(tier: Tier) -> Self {
+    pub(crate) fn new(tier: Tier, compute: Compute) -> Self {
         assert!(tier.is_available(), "tier `{}` asked for without a check", tier.name());
-        match tier {
+        let (kernel, rows, columns): (Kernel, _, _) = match tier {
             #[cfg(target_arch = "x86_64")]
-            Tier::Amx | Tier::Avx512 => {
-                Self { kernel: x86::avx512::block, rows: x86::avx512::ROWS, columns: x86::avx512::COLS }
-            }
+            Tier::Amx | Tier::Avx512 => (x86::avx512::block, x86::avx512::ROWS, x86::avx512::COLS),
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx2 => Self { kernel: x86::avx2::block, rows: x86::avx2::ROWS, columns: x86::avx2::COLS },
-            _ => Self { kernel: portable::block, rows: portable::ROWS, columns: portable::COLS },
-        }
+            Tier::Avx2 => (x86::avx2::block, x86::avx2::ROWS, x86::avx2::COLS),
+            _ => (portable::block, portable::ROWS, portable::COLS),
+        };
+        Self { kernel, rows, columns, compute }
     }
 }
 
 impl Unit for VectorUnit {
-    type Left<'a> = View<'a>;
+    type Left<'a> = Rows<'a>;
     type Session = ();
 
     fn slab_rows(self) -> usize {
@@ -69,52 +80,60 @@ impl Unit for VectorUnit {
     }
 
     fn panel_bytes(self, depth: usize) -> usize {
-        depth * self.columns * size_of::<f32>()
+        (depth * self.columns * size_of::<f32>()).next_multiple_of(64)
     }
 
-    fn left<'a>(self, m: usize, k: usize, rows: View<'a>) -> View<'a> {
+    fn left<'a>(self, m: usize, k: usize, rows: View<'a>) -> Rows<'a> {
         assert!(m == 0 || rows.data.len() >= (m - 1) * rows.stride + k, "the left operand is too short");
-        rows
+        let data = match self.compute {
+            Compute::F32 => Cow::Borrowed(rows.data),
+            Compute::Bf16 => {
+                let mut rounded = rows.data.to_vec();
+                rounded.par_chunks_mut(1 << 14).for_each(round_to_bf16);
+                Cow::Owned(rounded)
+            }
+        };
+        Rows { data, stride: rows.stride }
     }
 
     fn begin(self) {}
 
-    fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut Lines) {
-        let size = depth.len() * self.columns;
-        let panels = panels.of_mut::<f32>().chunks_exact_mut(size.max(1));
+    fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut [u8]) {
+        let panels = bytemuck::cast_slice_mut(panels).chunks_exact_mut(self.panel_bytes(depth.len()) / 4);
         for (j, panel) in columns.clone().step_by(self.columns).zip(panels) {
+            let panel = &mut panel[..depth.len() * self.columns];
             right.pack(depth.clone(), j, self.columns.min(columns.end - j), self.columns, panel);
         }
     }
 
-    unsafe fn slab(
+    unsafe fn slab<'p, 'l: 'p>(
         self,
         (): &(),
-        left: &View<'_>,
+        cuts: impl Iterator<Item = (&'p Rows<'l>, Range<usize>, &'p [u8])> + Clone,
         rows: Range<usize>,
-        depth: Range<usize>,
-        panels: &Lines,
         columns: usize,
         c: *mut f32,
         ldc: usize,
         add: bool,
     ) {
-        let a = left.data[rows.start * left.stride + depth.start..].as_ptr();
-        let panels = panels.of::<f32>().chunks_exact(depth.len() * self.columns);
-        for (j, panel) in (0..columns).step_by(self.columns).zip(panels) {
-            let block = Block {
-                rows: rows.len(),
-                cols: self.columns.min(columns - j),
-                k: depth.len(),
-                a,
-                lda: left.stride,
-                panel: panel.as_ptr(),
-                c: c.wrapping_add(j),
-                ldc,
-                add,
-            };
-            // SAFETY: the caller vouches for the sizes; `new` checked the tier.
-            unsafe { (self.kernel)(block) };
+        for (index, j) in (0..columns).step_by(self.columns).enumerate() {
+            let mut add = add;
+            for (left, depth, panels) in cuts.clone() {
+                let block = Block {
+                    rows: rows.len(),
+                    cols: self.columns.min(columns - j),
+                    k: depth.len(),
+                    a: left.data[rows.start * left.stride + depth.start..].as_ptr(),
+                    lda: left.stride,
+                    panel: panels[index * self.panel_bytes(depth.len())..].as_ptr().cast(),
+                    c: c.wrapping_add(j),
+                    ldc,
+                    add,
+                };
+                // SAFETY: the caller vouches for the sizes; `new` checked the tier.
+                unsafe { (self.kernel)(block) };
+                add = true;
+            }
         }
     }
 }
