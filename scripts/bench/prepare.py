@@ -46,6 +46,9 @@ class Tools:
     """Where things are; what is missing is made when it is first asked for."""
 
     def __init__(self, python=None, model=None, seedcorn=None):
+        for path in (python, model and pathlib.Path(model, "config.json"), seedcorn):
+            if path and not pathlib.Path(path).exists():
+                raise SystemExit(f"error: there is no `{path}`\n\nhint: leave the flag out to have it made")
         self.cache = cache_folder()
         self._given_model = model
         self.python = pathlib.Path(python) if python else self._environment()
