@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 use seedcorn_kernels::lora_linear::{Dropout, Factors};
 
 use crate::lora::LoraWeights;
@@ -93,7 +94,35 @@ impl Adapter {
 
     /// Returns every trained tensor as plain values: `A` and `B` of each module in turn.
     pub fn values(&self) -> Vec<Vec<f32>> {
-        self.modules.iter().flat_map(|module| [values(&module.a), values(&module.b)]).collect()
+        let pairs: Vec<_> = self
+            .modules
+            .par_iter()
+            .map(|module| [values(module.a.clone()), values(module.b.clone())])
+            .collect();
+        pairs.into_iter().flatten().collect()
+    }
+
+    /// Changes every trained tensor, in the order of [`Adapter::values`], without a copy where no one else holds
+    /// it.
+    ///
+    /// # Panics
+    /// When `change` leaves another number of tensors or values.
+    pub fn change_values<T>(&mut self, change: impl FnOnce(&mut Vec<Vec<f32>>) -> T) -> T {
+        let tensors = self.modules.iter_mut().flat_map(|module| [&mut module.a, &mut module.b]);
+        let taken = tensors.map(|tensor| {
+            let (shape, device) = (tensor.dims(), tensor.device());
+            // An empty tensor stands in until the new values are there.
+            let tensor = std::mem::replace(tensor, Tensor::empty([0, 0], &device));
+            (values(tensor), (shape, device))
+        });
+        let (mut new, places): (Vec<_>, Vec<_>) = taken.unzip();
+        let result = change(&mut new);
+        assert_eq!(new.len(), places.len(), "two tensors a module");
+        let tensors = self.modules.iter_mut().flat_map(|module| [&mut module.a, &mut module.b]);
+        for (tensor, (values, (shape, device))) in tensors.zip(new.into_iter().zip(places)) {
+            *tensor = Tensor::from_data(TensorData::new(values, shape), &device);
+        }
+        result
     }
 
     /// Replaces every trained tensor, in the order of [`Adapter::values`].
@@ -101,14 +130,7 @@ impl Adapter {
     /// # Panics
     /// When there are not as many tensors and values as the adapter has.
     pub fn set_values(&mut self, new: Vec<Vec<f32>>) {
-        assert_eq!(new.len(), 2 * self.modules.len(), "two tensors a module");
-        let mut new = new.into_iter();
-        for module in &mut self.modules {
-            for tensor in [&mut module.a, &mut module.b] {
-                let values = new.next().expect("counted above");
-                *tensor = Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device());
-            }
-        }
+        self.change_values(|values| *values = new);
     }
 }
 
@@ -126,11 +148,11 @@ impl LoraModule {
 
     fn weights(&self) -> LoraWeights {
         let ([rank, in_features], [out_features, _]) = (self.a.dims(), self.b.dims());
-        let (a, b) = (values(&self.a), values(&self.b));
+        let (a, b) = (values(self.a.clone()), values(self.b.clone()));
         LoraWeights { name: self.name.clone(), rank, scale: self.scale, a, b, in_features, out_features }
     }
 }
 
-fn values(tensor: &Tensor<2>) -> Vec<f32> {
-    tensor.clone().into_data().try_to_vec().expect("factors are f32")
+fn values(tensor: Tensor<2>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().expect("factors are f32")
 }

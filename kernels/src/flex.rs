@@ -13,6 +13,13 @@ pub(crate) fn slice(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("activations are contiguous f32: `contiguous` ran, and ops take f32 only")
 }
 
+/// Borrows the elements of a [`contiguous`] f32 tensor to change them; they are copied first if another tensor
+/// shares them.
+pub(crate) fn slice_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+    let range = tensor.layout().contiguous_offsets().expect("`contiguous` ran");
+    &mut tensor.storage_mut()[range.0..range.1]
+}
+
 /// Makes a tensor of `shape` from its elements in row order.
 pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))

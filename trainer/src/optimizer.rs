@@ -1,7 +1,7 @@
 //! AdamW over all factors of an adapter, as `torch.optim.AdamW`, with clipping by the global norm.
 
 use seedcorn_adapters::Adapter;
-use seedcorn_kernels::adamw::{self, AdamW};
+use seedcorn_kernels::adamw::{self, AdamW, Stepped};
 
 /// The optimizer and its moments.
 #[derive(Debug)]
@@ -44,17 +44,15 @@ impl Optimizer {
     }
 
     /// Clips the gradients to the largest norm and applies one update at learning rate `lr`.
-    pub fn update(&mut self, adapter: &mut Adapter, mut grads: Vec<Vec<f32>>, grad_norm: f64, lr: f64) {
-        if self.max_grad_norm > 0.0 {
-            let scale = adamw::clip_scale(grad_norm, self.max_grad_norm) as f32;
-            grads.iter_mut().flatten().for_each(|grad| *grad *= scale);
-        }
+    pub fn update(&mut self, adapter: &mut Adapter, grads: &[Vec<f32>], grad_norm: f64, lr: f64) {
+        let clip = self.max_grad_norm > 0.0;
+        let scale = if clip { adamw::clip_scale(grad_norm, self.max_grad_norm) as f32 } else { 1.0 };
         self.step += 1;
-        let mut values = adapter.values();
-        for (i, (values, grads)) in values.iter_mut().zip(&grads).enumerate() {
-            let (first, second) = (&mut self.first[i], &mut self.second[i]);
-            self.config.step(values, grads, first, second, self.step, lr);
-        }
-        adapter.set_values(values);
+        adapter.change_values(|values| {
+            let moments = self.first.iter_mut().zip(&mut self.second);
+            let tensors = values.iter_mut().zip(grads).zip(moments);
+            let tensors = tensors.map(|((params, grads), (m, v))| Stepped { params, grads, m, v });
+            self.config.step_all(tensors.collect(), scale, self.step, lr);
+        });
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use rayon::prelude::*;
 use seedcorn_adapters::{Adapter, DropoutPlan};
 use seedcorn_data::{EvalSource, MicroBatch, Stream};
 
@@ -164,7 +165,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         }
         let (loss_sum, gradients) = tree.finish().expect("the stream gives only steps that train something");
         let loss = loss_sum / trained_tokens as f64;
-        let gradients = mean(&gradients, trained_tokens);
+        let gradients = mean(gradients, trained_tokens);
         let grad_norm = Optimizer::global_norm(&gradients);
 
         // 3. Update, only if all is finite.
@@ -175,7 +176,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
             }
         }
         let lr = schedule.lr(step);
-        optimizer.update(&mut adapter, gradients, grad_norm, lr);
+        optimizer.update(&mut adapter, &gradients, grad_norm, lr);
         progress.advance(trained_tokens as u64, stream.cursor());
 
         // 4. Once in a while; the last step always counts.
@@ -202,10 +203,10 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
 }
 
 /// Divides summed gradients once by the number of trained tokens.
-fn mean(gradients: &Gradients, trained_tokens: usize) -> Vec<Vec<f32>> {
-    let mut values = gradients.values();
+fn mean(gradients: Gradients, trained_tokens: usize) -> Vec<Vec<f32>> {
+    let mut values = gradients.into_values();
     let scale = 1.0 / trained_tokens as f32;
-    values.iter_mut().flatten().for_each(|value| *value *= scale);
+    values.par_iter_mut().for_each(|values| values.iter_mut().for_each(|value| *value *= scale));
     values
 }
 

@@ -2,7 +2,8 @@
 //!
 //! For step `k = 1, 2, ..`: `p *= 1 - lr wd`; `m = b1 m + (1 - b1) g`; `v = b2 v + (1 - b2) g^2`;
 //! `p -= lr / (1 - b1^k) * m / (sqrt(v) / sqrt(1 - b2^k) + eps)`. Bias corrections are f64, elements f32.
-//! Only adapters are stepped, so this is a single pass in parallel chunks, with no need of tiers.
+//! All tensors of an adapter are stepped in one pass of parallel chunks: 28 bytes a parameter, which is the limit.
+//! There is no multiply-add that a tier could fuse, so every tier has the same bits.
 //!
 //! # Source
 //! Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019,
@@ -12,6 +13,8 @@ mod cpu;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+
+use crate::isa;
 
 /// Hyperparameters; the learning rate comes with each step, from the schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,10 +42,21 @@ impl AdamW {
     /// # Panics
     /// If the slices differ in length, or `step` is 0.
     pub fn step(self, params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32], step: u64, lr: f64) {
-        let lengths = [grads.len(), m.len(), v.len()];
-        assert_eq!(lengths, [params.len(); 3], "`adamw`: lengths of gradient and moments against parameters");
+        self.step_all(vec![Stepped { params, grads, m, v }], 1.0, step, lr);
+    }
+
+    /// Moves all tensors in one pass; gradients count `grad_scale` times (what [`clip_scale`] returns).
+    ///
+    /// # Panics
+    /// If the slices of a tensor differ in length, or `step` is 0.
+    pub fn step_all(self, tensors: Vec<Stepped>, grad_scale: f32, step: u64, lr: f64) {
+        for Stepped { params, grads, m, v } in &tensors {
+            let lengths = [grads.len(), m.len(), v.len()];
+            let expected = [params.len(); 3];
+            assert_eq!(lengths, expected, "`adamw`: lengths of gradient and moments against parameters");
+        }
         assert!(step > 0, "`adamw`: steps count from 1");
-        cpu::step(&self.factors(step, lr), params, grads, m, v);
+        cpu::step(isa::tier(), &self.factors(step, lr), grad_scale, tensors);
     }
 
     fn factors(self, step: u64, lr: f64) -> Factors {
@@ -57,6 +71,19 @@ impl AdamW {
             step_size: (lr / correction(self.beta1)) as f32,
         }
     }
+}
+
+/// A tensor that moves, with what moves it.
+#[derive(Debug)]
+pub struct Stepped<'a> {
+    /// Parameters.
+    pub params: &'a mut [f32],
+    /// Their gradient.
+    pub grads: &'a [f32],
+    /// Mean of gradients.
+    pub m: &'a mut [f32],
+    /// Mean of squared gradients.
+    pub v: &'a mut [f32],
 }
 
 /// What one step multiplies with, computed in f64 and rounded once.
@@ -77,7 +104,7 @@ struct Factors {
 /// f64 in fixed chunks, added up in order: the same bits for any number of threads. NaN or infinity in a
 /// gradient gives NaN or infinity.
 pub fn global_norm(grads: &[&[f32]]) -> f64 {
-    cpu::sum_of_squares(grads).sqrt()
+    cpu::sum_of_squares(isa::tier(), grads).sqrt()
 }
 
 /// Returns the factor that brings a gradient of norm `norm` to at most `max_norm`, as torch's

@@ -185,6 +185,44 @@ impl Tiles {
         }
     }
 
+    /// Computes `c = a . b`, or `c += a . b`, of 16 x 32 outputs.
+    ///
+    /// # Safety
+    /// As [`Tiles::block`], with 16 rows.
+    #[inline(always)]
+    pub(crate) unsafe fn half_block(
+        &self,
+        a: *const u16,
+        b: [*const u16; 2],
+        k_tiles: usize,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    ) {
+        // SAFETY: as the caller vouches; registers 0 to 7 are configured as whole tiles.
+        unsafe {
+            if add {
+                asm!(
+                    "tileloadd tmm0, [{c} + {ldc}]", "tileloadd tmm1, [{c} + {ldc} + 64]",
+                    c = in(reg) c, ldc = in(reg) ldc * 4, options(nostack, readonly)
+                );
+            } else {
+                asm!("tilezero tmm0", "tilezero tmm1", options(nostack, nomem));
+            }
+            asm!(
+                "2:",
+                "tileloadd tmm4, [{a} + {row}]",
+                "tileloadd tmm6, [{b0} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {row}]", "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {a}, 1024", "add {b0}, 1024", "add {b1}, 1024", "dec {k}", "jnz 2b",
+                "tilestored [{c} + {ldc}], tmm0", "tilestored [{c} + {ldc} + 64], tmm1",
+                a = inout(reg) a => _, b0 = inout(reg) b[0] => _, b1 = inout(reg) b[1] => _,
+                k = inout(reg) k_tiles => _, row = in(reg) 64usize,
+                c = in(reg) c, ldc = in(reg) ldc * 4, options(nostack)
+            );
+        }
+    }
+
     /// Writes the sums of a block to `c`.
     ///
     /// # Safety

@@ -188,6 +188,25 @@ impl Rows for Nf4Rows<'_> {
     }
 }
 
+/// Rows that were packed as left tiles.
+#[derive(Clone, Copy)]
+pub(crate) struct TileRows<'a> {
+    /// `[rows / 16][k / 32]` tiles.
+    pub tiles: &'a [u16],
+    /// Tiles along a row.
+    pub k_tiles: usize,
+}
+
+impl Rows for TileRows<'_> {
+    #[inline(always)]
+    unsafe fn load(&self, row: usize, col: usize) -> __m512i {
+        let tile = row / LANES * self.k_tiles + col / DEPTH;
+        let at = &self.tiles[tile * TILE + row % LANES * DEPTH..][..DEPTH];
+        // SAFETY: there are 32 elements.
+        unsafe { _mm512_loadu_si512(at.as_ptr().cast()) }
+    }
+}
+
 /// Any storage, read through f32.
 #[derive(Clone, Copy)]
 pub(crate) struct ReadRows<'a>(pub &'a crate::frozen::FrozenWeight);
@@ -259,15 +278,22 @@ pub(crate) unsafe fn right_from_columns<R: Rows>(
 ) {
     for tile in 0..k_tiles {
         let mut lines = [_mm512_setzero_si512(); LANES];
-        for (lane, line) in lines.iter_mut().enumerate() {
-            if row + lane < end {
+        if row + LANES <= end {
+            // Without a branch for each row, so that the rows stay in registers.
+            for lane in 0..LANES {
                 // SAFETY: as the caller vouches.
-                *line = unsafe { rows.load(row + lane, col + tile * DEPTH) };
+                lines[lane] = unsafe { rows.load(row + lane, col + tile * DEPTH) };
+            }
+        } else {
+            for lane in 0..end.saturating_sub(row) {
+                // SAFETY: as the caller vouches.
+                lines[lane] = unsafe { rows.load(row + lane, col + tile * DEPTH) };
             }
         }
-        for (pair, line) in transposed(lines).into_iter().enumerate() {
+        let lines = transposed(&lines);
+        for pair in 0..LANES {
             // SAFETY: as the caller vouches.
-            unsafe { _mm512_storeu_si512(out.add(tile * TILE + pair * DEPTH).cast(), line) };
+            unsafe { _mm512_storeu_si512(out.add(tile * TILE + pair * DEPTH).cast(), lines[pair]) };
         }
     }
 }
@@ -308,32 +334,80 @@ pub(crate) unsafe fn right_from_rows<R: Rows>(
     }
 }
 
+/// Packs columns `col .. col + 32` as two rows of left tiles whose `k` runs over the rows: `k_tiles` tiles
+/// each, from row `row` on, zero beyond `end`.
+///
+/// # Safety
+/// As [`Rows::load`]; each `out` may be written at `k_tiles` tiles.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) unsafe fn left_from_columns<R: Rows>(
+    rows: &R,
+    row: usize,
+    end: usize,
+    col: usize,
+    k_tiles: usize,
+    out: [*mut u16; 2],
+) {
+    // A line of a right tile is 16 columns of two rows: its transpose is a line of a left tile.
+    // SAFETY: as the caller vouches.
+    unsafe { right_from_rows(rows, row, end, col, k_tiles, out) };
+    for tile in out.into_iter().flat_map(|out| (0..k_tiles).map(move |tile| out.wrapping_add(tile * TILE))) {
+        let mut lines = [_mm512_setzero_si512(); LANES];
+        // SAFETY: the tile was just written.
+        unsafe {
+            for pair in 0..LANES {
+                lines[pair] = _mm512_loadu_si512(tile.add(pair * DEPTH).cast());
+            }
+            let lines = transposed(&lines);
+            for lane in 0..LANES {
+                _mm512_storeu_si512(tile.add(lane * DEPTH).cast(), lines[lane]);
+            }
+        }
+    }
+}
+
 /// Transposes 16 x 16 words of 32 bits.
+///
+/// Straight-line code on few registers at a time: arrays that loops index stay in memory.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
-    let mut pairs = rows;
-    for i in (0..LANES).step_by(2) {
-        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    let mut quads = pairs;
-    for i in (0..LANES).step_by(4) {
-        quads[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        quads[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        quads[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        quads[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
-    // `quads[4 * g + j]` holds column `4 * lane + j` of rows `4 * g ..` in its 128-bit lane `lane`.
-    let mut out = rows;
-    for j in 0..4 {
-        let [a, b, c, d] = [quads[j], quads[4 + j], quads[8 + j], quads[12 + j]];
-        let (even_low, odd_low) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
-        let (even_high, odd_high) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
-        out[j] = _mm512_shuffle_i32x4::<0x88>(even_low, even_high);
-        out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even_low, even_high);
-        out[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high);
-        out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high);
-    }
-    out
+pub(crate) fn transposed(rows: &[__m512i; LANES]) -> [__m512i; LANES] {
+    let [r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15] = *rows;
+    let [a0, a1, a2, a3] = transposed_lanes(r0, r1, r2, r3);
+    let [b0, b1, b2, b3] = transposed_lanes(r4, r5, r6, r7);
+    let [c0, c1, c2, c3] = transposed_lanes(r8, r9, r10, r11);
+    let [d0, d1, d2, d3] = transposed_lanes(r12, r13, r14, r15);
+    let [o0, o4, o8, o12] = transposed_blocks(a0, b0, c0, d0);
+    let [o1, o5, o9, o13] = transposed_blocks(a1, b1, c1, d1);
+    let [o2, o6, o10, o14] = transposed_blocks(a2, b2, c2, d2);
+    let [o3, o7, o11, o15] = transposed_blocks(a3, b3, c3, d3);
+    [o0, o1, o2, o3, o4, o5, o6, o7, o8, o9, o10, o11, o12, o13, o14, o15]
+}
+
+/// Transposes the 4 x 4 words that four rows have in each lane of 128 bits.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transposed_lanes(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
+    let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    [
+        _mm512_unpacklo_epi64(ab_low, cd_low),
+        _mm512_unpackhi_epi64(ab_low, cd_low),
+        _mm512_unpacklo_epi64(ab_high, cd_high),
+        _mm512_unpackhi_epi64(ab_high, cd_high),
+    ]
+}
+
+/// Transposes the 4 x 4 lanes of 128 bits of four rows.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transposed_blocks(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
+    let (ab_even, ab_odd) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+    let (cd_even, cd_odd) = (_mm512_shuffle_i32x4::<0x88>(c, d), _mm512_shuffle_i32x4::<0xdd>(c, d));
+    [
+        _mm512_shuffle_i32x4::<0x88>(ab_even, cd_even),
+        _mm512_shuffle_i32x4::<0x88>(ab_odd, cd_odd),
+        _mm512_shuffle_i32x4::<0xdd>(ab_even, cd_even),
+        _mm512_shuffle_i32x4::<0xdd>(ab_odd, cd_odd),
+    ]
 }

@@ -1,7 +1,8 @@
 use half::bf16;
 
 use super::pack::{
-    Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows, left, right_from_columns, right_from_rows,
+    Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows, left, left_from_columns, right_from_columns,
+    right_from_rows,
 };
 use super::{BLOCK, Block, DEPTH, LANES, TILE, Tiles, available};
 use crate::frozen::{Compute, FrozenWeight, Storage};
@@ -26,7 +27,7 @@ fn unpack_right(tiles: &[u16], k: usize, column: usize) -> f32 {
     value(tiles[k / DEPTH * TILE + k % DEPTH / 2 * DEPTH + 2 * column + k % 2])
 }
 
-/// Packs a `[rows, width]` matrix all three ways and compares each element with `expected`.
+/// Packs a `[rows, width]` matrix all four ways and compares each element with `expected`.
 fn check_packing(rows: &impl Rows, count: usize, width: usize, expected: impl Fn(usize, usize) -> f32) {
     let k_tiles = width.div_ceil(DEPTH);
     let at = |row: usize, col: usize| if row < count && col < width { expected(row, col) } else { 0.0 };
@@ -60,6 +61,16 @@ fn check_packing(rows: &impl Rows, count: usize, width: usize, expected: impl Fn
                 at(row, col + lane),
                 "rows {row}, {col}+{lane}"
             );
+        }
+        let (first, second) = tiles.split_at_mut(row_tiles * TILE);
+        // SAFETY: as above.
+        unsafe {
+            left_from_columns(rows, 0, count, col, row_tiles, [first.as_mut_ptr(), second.as_mut_ptr()]);
+        }
+        for (row, lane) in (0..row_tiles * DEPTH).flat_map(|row| (0..DEPTH).map(move |lane| (row, lane))) {
+            let half: &[u16] = if lane < LANES { first } else { second };
+            let got = unpack_left(half, lane % LANES, row);
+            assert_eq!(got, at(row, col + lane), "left, columns {row}, {col}+{lane}");
         }
     }
 }

@@ -60,6 +60,10 @@ pub(super) fn attention(
     segments: &[u32],
     cfg: AttentionConfig,
 ) -> Vec<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if super::tiles::chosen(tier, cfg.compute) {
+        return super::tiles::backward::attention(saved, layout, segments, cfg);
+    }
     let gradients: Vec<Gradients> = (0..(segments.len() - 1) * layout.num_kv_heads)
         .into_par_iter()
         .map(|n| {

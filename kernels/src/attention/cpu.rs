@@ -41,6 +41,10 @@ pub(super) fn attention(
     segments: &[u32],
     cfg: AttentionConfig,
 ) -> (Vec<f32>, Vec<f32>) {
+    #[cfg(target_arch = "x86_64")]
+    if super::tiles::chosen(tier, cfg.compute) {
+        return super::tiles::forward::attention(qkv, layout, segments, cfg);
+    }
     let t = qkv.len() / layout.width();
     let (mut out, mut lse) = (vec![0.0; t * layout.q_width()], vec![0.0; t * layout.num_heads]);
     let keys: Vec<Keys> = (0..(segments.len() - 1) * layout.num_kv_heads)

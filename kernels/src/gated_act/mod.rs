@@ -1,6 +1,11 @@
 //! Gated activations of the feed-forward block: `y = act(gate) * up` from one fused tensor `gate | up`.
 //!
-//! The backward pass recomputes everything from `gate_up`, the only tensor kept.
+//! The backward pass recomputes everything from `gate_up`, the only tensor kept, and writes the gradient in its
+//! place.
+//!
+//! # Limits
+//! Bytes: 12 an output element forward (16 where the output has to be fetched before it is written), 20 backward.
+//! The arithmetic (about 25 vector instructions for 16 elements) hides behind them.
 //!
 //! # Source
 //! Shazeer, "GLU Variants Improve Transformer", 2020, <https://arxiv.org/abs/2002.05202>; `act_fn` names
@@ -16,6 +21,9 @@ mod tests;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
+
+pub(crate) use backward::rows as gate_rows_backward;
+pub(crate) use cpu::rows as gate_rows;
 
 use crate::{flex, isa};
 
@@ -67,9 +75,9 @@ impl GatedActBackend for Flex {
         dy: FloatTensor<Self>,
         kind: GatedKind,
     ) -> FloatTensor<Self> {
-        let (gate_up, dy) = (flex::contiguous(gate_up), flex::contiguous(dy));
-        let [t, f] = [gate_up.layout().shape()[0], gate_up.layout().shape()[1] / 2];
-        let d = backward::gated_act(isa::tier(), flex::slice(&gate_up), flex::slice(&dy), f, kind);
-        flex::tensor(d, [t, 2 * f])
+        let (mut gate_up, dy) = (flex::contiguous(gate_up), flex::contiguous(dy));
+        let f = gate_up.layout().shape()[1] / 2;
+        backward::gated_act(isa::tier(), flex::slice_mut(&mut gate_up), flex::slice(&dy), f, kind);
+        gate_up
     }
 }

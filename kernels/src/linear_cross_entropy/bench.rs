@@ -1,5 +1,6 @@
-//! Head and loss of SmolLM2-135M: 2048 tokens of 576 against 49152 rows. Items are FLOPs: 2 for each weight and
-//! token forward, 2 more for the gradient.
+//! The loss of SmolLM2-135M's head (49152 x 576) in GFLOP/s: two products forward, four with the gradient.
+//!
+//! `RAYON_NUM_THREADS` sets the threads, `SEEDCORN_ISA` the tier.
 
 use std::sync::Arc;
 
@@ -9,46 +10,56 @@ use divan::{Bencher, black_box};
 use half::bf16;
 use seedcorn_kernels::frozen::{Compute, FrozenWeight, Storage};
 use seedcorn_kernels::linear_cross_entropy::linear_cross_entropy;
+use seedcorn_kernels::{int8, nf4};
 
-const TOKENS: usize = 2048;
 const HIDDEN: usize = 576;
-const VOCAB: usize = 49_152;
-const PRODUCT_FLOPS: usize = 2 * TOKENS * HIDDEN * VOCAB;
+const VOCAB: usize = 49152;
+const TOKENS: [usize; 3] = [64, 512, 2048];
+const HEADS: [&str; 4] = ["bf16", "nf4", "int8", "f32"];
 
 fn main() {
     divan::main();
 }
 
-fn hidden(device: &Device) -> Tensor<2> {
-    let values: Vec<f32> = (0..TOKENS * HIDDEN).map(|i| (i as f32 * 0.37).sin()).collect();
-    Tensor::from_data(TensorData::new(values, [TOKENS, HIDDEN]), device)
+fn values(count: usize, scale: f32) -> Vec<f32> {
+    (0..count).map(|i| (i % 8191) as f32 / 4095.5 - 1.0).map(|x| x * scale).collect()
 }
 
-fn head(compute: Compute) -> FrozenWeight {
-    let value = |i: usize| 0.05 * (i as f32 * 0.11).cos();
-    let storage = match compute {
-        Compute::F32 => Storage::F32((0..VOCAB * HIDDEN).map(value).collect()),
-        Compute::Bf16 => Storage::Bf16((0..VOCAB * HIDDEN).map(|i| bf16::from_f32(value(i))).collect()),
+/// A head by name; `f32` also computes in f32, the others in bf16.
+fn head(name: &str) -> FrozenWeight {
+    let (w, shape) = (values(VOCAB * HIDDEN, 0.1), [VOCAB, HIDDEN]);
+    let (storage, compute) = match name {
+        "bf16" => (Storage::Bf16(w.into_iter().map(bf16::from_f32).collect()), Compute::Bf16),
+        "nf4" => (Storage::Nf4(nf4::quantize(&w, shape, 64, true)), Compute::Bf16),
+        "int8" => (Storage::Int8(int8::quantize(&w, shape)), Compute::Bf16),
+        _ => (Storage::F32(w), Compute::F32),
     };
-    FrozenWeight::new(storage, [VOCAB, HIDDEN], compute)
+    FrozenWeight::new(storage, shape, compute)
 }
 
-fn targets() -> Arc<[i32]> {
-    (0..TOKENS).map(|t| (t * 7919 % VOCAB) as i32).collect()
+fn inputs(device: &Device, tokens: usize) -> (Tensor<2>, Arc<[i32]>) {
+    let h = TensorData::new(values(tokens * HIDDEN, 1.0), [tokens, HIDDEN]);
+    (Tensor::from_data(h, device), (0..tokens).map(|i| (i * 7919 % VOCAB) as i32).collect())
 }
 
-#[divan::bench(args = [Compute::Bf16, Compute::F32], sample_count = 5, sample_size = 1)]
-fn forward(bencher: Bencher<'_, '_>, compute: Compute) {
-    let (h, head, targets) = (hidden(&Device::flex()), head(compute), targets());
+/// Items are floating-point operations, so that `Gitem/s` reads as GFLOP/s.
+fn flops(tokens: usize, products: usize) -> ItemsCount {
+    ItemsCount::new(2 * products * tokens * HIDDEN * VOCAB)
+}
+
+#[divan::bench(args = TOKENS, consts = [0, 1, 2, 3], sample_count = 10, sample_size = 1)]
+fn loss<const HEAD: usize>(bencher: Bencher<'_, '_>, tokens: usize) {
+    let (head, (h, targets)) = (head(HEADS[HEAD]), inputs(&Device::flex(), tokens));
     bencher
-        .counter(ItemsCount::new(PRODUCT_FLOPS))
+        .counter(flops(tokens, 1))
         .bench_local(|| black_box(linear_cross_entropy(h.clone(), &head, targets.clone())));
 }
 
-#[divan::bench(args = [Compute::Bf16, Compute::F32], sample_count = 5, sample_size = 1)]
-fn forward_and_backward(bencher: Bencher<'_, '_>, compute: Compute) {
-    let (h, head, targets) = (hidden(&Device::flex().autodiff()).require_grad(), head(compute), targets());
-    bencher.counter(ItemsCount::new(2 * PRODUCT_FLOPS)).bench_local(|| {
-        black_box(linear_cross_entropy(h.clone(), &head, targets.clone()).backward());
-    });
+#[divan::bench(args = TOKENS, consts = [0, 1, 2, 3], sample_count = 10, sample_size = 1)]
+fn loss_and_gradient<const HEAD: usize>(bencher: Bencher<'_, '_>, tokens: usize) {
+    let (head, (h, targets)) = (head(HEADS[HEAD]), inputs(&Device::flex().autodiff(), tokens));
+    let h = h.require_grad();
+    bencher
+        .counter(flops(tokens, 2))
+        .bench_local(|| black_box(linear_cross_entropy(h.clone(), &head, targets.clone()).backward()));
 }

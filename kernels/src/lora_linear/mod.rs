@@ -69,17 +69,19 @@ pub struct Group {
     residual: bool,
 }
 
+/// A projection without its trained tensors.
 #[derive(Debug)]
-struct FrozenPart {
-    weight: FrozenWeight,
+pub(crate) struct FrozenPart {
+    pub(crate) weight: FrozenWeight,
     bias: Option<Arc<[f32]>>,
-    lora: Option<LowRank>,
+    pub(crate) lora: Option<LowRank>,
 }
 
+/// What an adapter is besides its factors.
 #[derive(Clone, Copy, Debug)]
-struct LowRank {
-    rank: usize,
-    scale: f32,
+pub(crate) struct LowRank {
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
     dropout: Option<Dropout>,
 }
 
@@ -181,7 +183,8 @@ pub fn lora_linear(x: Tensor<2>, parts: &[Part], residual: Option<Tensor<2>>) ->
     Tensor::from_dispatch(Dispatch::lora_linear(inputs.into(), group))
 }
 
-fn check(part: &Part, in_features: usize) -> FrozenPart {
+/// Checks a part's shapes and takes its frozen side.
+pub(crate) fn check(part: &Part, in_features: usize) -> FrozenPart {
     let [out, width] = part.weight.shape();
     assert_eq!(width, in_features, "weight and input disagree on the input width");
     if let Some(bias) = &part.bias {

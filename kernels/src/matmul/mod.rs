@@ -16,9 +16,9 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use cpu::TileUnit;
 pub(crate) use cpu::{Output, Segment, Start, Unit, VectorUnit, product};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use cpu::{Pooled, TileUnit};
 pub use operand::Operand;
 
 use crate::isa;

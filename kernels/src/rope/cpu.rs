@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::RopeTable;
 use crate::attention::QkvLayout;
 use crate::isa::{Tier, fma, tiered};
+use crate::vector::cos_sin;
 
 /// Tokens that one task takes: fixed, so that work does not depend on the number of threads.
 const TOKENS_PER_TASK: usize = 16;
@@ -28,16 +29,34 @@ pub(super) fn rotate_signed(
         let half = layout.head_dim / 2;
         let (mut cos, mut sin) = (vec![0.0; half], vec![0.0; half]);
         for (row, &position) in rows.chunks_exact_mut(layout.width()).zip(positions) {
-            for (i, inv_freq) in table.inv_freq.iter().enumerate() {
-                // Rounded to f32 before the sine is taken: that is what the model has seen.
-                let angle = position as f32 * inv_freq;
-                cos[i] = angle.cos() * table.attention_scaling;
-                sin[i] = angle.sin() * table.attention_scaling * sign;
-            }
+            let scaling = [table.attention_scaling, table.attention_scaling * sign];
+            angles(tier, position as f32, &table.inv_freq, scaling, &mut cos, &mut sin);
             let heads = (layout.num_heads + layout.num_kv_heads) * layout.head_dim;
             rotate_row(tier, &mut row[..heads], &cos, &sin);
         }
     });
+}
+
+tiered! {
+    /// Computes scaled cosine and sine of the angles of one position.
+    fn angles(
+        position: f32, inv_freq: &[f32], scaling: [f32; 2], cos: &mut [f32], sin: &mut [f32],
+    ) = angles_body;
+}
+
+#[inline(always)]
+fn angles_body<const FMA: bool, const WIDTH: usize>(
+    position: f32,
+    inv_freq: &[f32],
+    scaling: [f32; 2],
+    cos: &mut [f32],
+    sin: &mut [f32],
+) {
+    for ((inv_freq, cos), sin) in inv_freq.iter().zip(cos).zip(sin) {
+        // Rounded to f32 before the sine is taken: that is what the model has seen.
+        let [c, s] = cos_sin(position * inv_freq);
+        (*cos, *sin) = (c * scaling[0], s * scaling[1]);
+    }
 }
 
 tiered! { fn rotate_row(heads: &mut [f32], cos: &[f32], sin: &[f32]) = rotate_row_body; }

@@ -83,13 +83,14 @@ impl RopeBackend for Flex {
         table: RopeTable,
         inverse: bool,
     ) -> FloatTensor<Self> {
-        let qkv = flex::contiguous(qkv);
-        let mut out = flex::slice(&qkv).to_vec();
+        let mut qkv = flex::contiguous(qkv);
+        // In place where no one else holds the tensor; a copy otherwise.
+        let rows = flex::slice_mut(&mut qkv);
         if inverse {
-            backward::rotate(isa::tier(), &mut out, layout, &positions, &table);
+            backward::rotate(isa::tier(), rows, layout, &positions, &table);
         } else {
-            cpu::rotate(isa::tier(), &mut out, layout, &positions, &table);
+            cpu::rotate(isa::tier(), rows, layout, &positions, &table);
         }
-        flex::tensor(out, [positions.len(), layout.width()])
+        qkv
     }
 }

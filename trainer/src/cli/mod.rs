@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use seedcorn_data::source::Resolver;
-use seedcorn_kernels::isa;
+use seedcorn_kernels::{heap, isa};
 
 use self::args::{Cli, Global, Verb};
 use crate::error::{Explained, report};
@@ -41,8 +41,9 @@ fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<()> {
     }
 }
 
-/// Settles what holds for the whole process: the instruction tier, the number of threads, the log.
+/// Settles what holds for the whole process: the allocator, the instruction tier, the number of threads, the log.
 fn prepare_process(global: &Global) -> anyhow::Result<()> {
+    heap::keep_freed();
     isa::check().map_err(|error| Explained::usage(error.to_string()).with_hint(error.hint()))?;
     if let Some(threads) = global.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;

@@ -5,7 +5,8 @@
 use burn::tensor::Tensor;
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout, attention};
-use seedcorn_kernels::gated_act::{GatedKind, gated_act};
+use seedcorn_kernels::gated_act::GatedKind;
+use seedcorn_kernels::gated_mlp::gated_mlp;
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
 use seedcorn_kernels::qk_norm::qk_norm;
 use seedcorn_kernels::rms_norm::rms_norm;
@@ -90,10 +91,9 @@ impl Block {
         leaves: &mut Leaves,
     ) -> Tensor<2> {
         let x_td = lora_linear(heads, &adapted.parts(&[&self.o], leaves), Some(x_td));
-        let normed = rms_norm(x_td.clone(), self.mlp_norm.clone(), self.eps);
         let [gate, up] = &self.gate_up;
-        let gate_up = lora_linear(normed, &adapted.parts(&[gate, up], leaves), None);
-        let inner = gated_act(gate_up, GatedKind::SwiGlu);
-        lora_linear(inner, &adapted.parts(&[&self.down], leaves), Some(x_td))
+        let parts = adapted.parts(&[gate, up, &self.down], leaves);
+        let parts = parts.try_into().expect("three projections give three parts");
+        gated_mlp(x_td, self.mlp_norm.clone(), self.eps, &parts, GatedKind::SwiGlu)
     }
 }

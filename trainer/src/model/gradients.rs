@@ -1,6 +1,7 @@
 //! Gradients of an adapter, and the tree in which those of several micro-batches are added.
 
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 /// The gradients of every factor: `[dA, dB]` of each module in the adapter's order.
 #[derive(Clone, Debug)]
@@ -18,14 +19,14 @@ impl Gradients {
         self.modules[place] = Some(gradients);
     }
 
-    /// Adds two gradients, element by element.
+    /// Adds two gradients, element by element, the modules on all threads.
     #[must_use]
     pub fn plus(self, right: Self) -> Self {
         let add = |(left, right): (Option<[Tensor<2>; 2]>, Option<[Tensor<2>; 2]>)| {
             let ([la, lb], [ra, rb]) = (left?, right?);
             Some([la + ra, lb + rb])
         };
-        Self { modules: self.modules.into_iter().zip(right.modules).map(add).collect() }
+        Self { modules: self.modules.into_par_iter().zip(right.modules).map(add).collect() }
     }
 
     /// Reads the values back: `dA` and `dB` of each module in turn.
@@ -33,10 +34,18 @@ impl Gradients {
     /// # Panics
     /// When a module of the adapter is no part of the model.
     pub fn values(&self) -> Vec<Vec<f32>> {
-        let modules = self.modules.iter().map(|pair| pair.as_ref().expect("every module is in the model"));
+        self.clone().into_values()
+    }
+
+    /// As [`Gradients::values`], without a copy.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn into_values(self) -> Vec<Vec<f32>> {
+        let modules = self.modules.into_iter().map(|pair| pair.expect("every module is in the model"));
         modules
             .flatten()
-            .map(|tensor| tensor.clone().into_data().try_to_vec().expect("gradients are f32"))
+            .map(|tensor| tensor.into_data().try_into_vec().expect("gradients are f32"))
             .collect()
     }
 }

@@ -152,6 +152,7 @@ impl Loader<'_> {
                 scale: 1.0 / (head_dim as f32).sqrt(),
                 window: self.spec.layers[layer].window,
                 soft_cap: None,
+                compute: self.precision.compute,
             },
             eps: self.spec.rms_norm_eps,
         })

@@ -16,7 +16,8 @@ mod vector;
 mod x86;
 
 pub(crate) use product::{Output, Segment, Start, product};
-pub(crate) use scratch::Lines;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use scratch::Pooled;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiles::TileUnit;
 pub(crate) use vector::VectorUnit;

@@ -94,7 +94,7 @@ struct Cut {
 /// through the output.
 fn passes<U: Unit>(unit: U, segments: &[Segment<U>]) -> Vec<Vec<Cut>> {
     let mut passes: Vec<Vec<Cut>> = Vec::new();
-    let mut filled = DEPTH;
+    let mut filled = usize::MAX / 2;
     for (segment, k) in segments.iter().map(|segment| segment.right.shape()[0]).enumerate() {
         let step = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(unit.depth_grain()).max(1);
         for from in (0..k).step_by(step) {

@@ -1,7 +1,8 @@
 //! Memory of whole cache lines, kept by a thread from one task to the next.
 
 use std::cell::RefCell;
-use std::ops::{Range, RangeFrom};
+use std::ops::{Deref, DerefMut, Range, RangeFrom};
+use std::sync::{Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -46,6 +47,47 @@ impl Lines {
     /// The elements as `T`.
     pub(crate) fn of_mut<T: Pod>(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+/// A buffer of whatever bytes that goes back to a pool when it is dropped: large buffers are wanted again and again,
+/// and fresh pages cost more than the work on them.
+pub(crate) struct Pooled(Lines);
+
+static POOL: Mutex<Vec<Lines>> = Mutex::new(Vec::new());
+
+impl Pooled {
+    /// Takes a buffer of at least `bytes` bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |lines: &Lines| lines.0.len() >= bytes.div_ceil(64);
+        let smallest =
+            pool.iter().enumerate().filter(|(_, lines)| fits(lines)).min_by_key(|(_, lines)| lines.0.len());
+        let found = smallest.map(|(index, _)| index);
+        // A buffer that is too small is given up rather than kept beside the larger one.
+        let taken = if let Some(index) = found { Some(pool.swap_remove(index)) } else { pool.pop() };
+        drop(pool);
+        Self(taken.filter(|lines| fits(lines)).unwrap_or_else(|| Lines::zeroed(bytes)))
+    }
+}
+
+impl Deref for Pooled {
+    type Target = Lines;
+
+    fn deref(&self) -> &Lines {
+        &self.0
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut Lines {
+        &mut self.0
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        POOL.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.0));
     }
 }
 

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Lines, Operand, Unit, View};
+use super::scratch::Pooled;
+use super::{Operand, Unit, View};
 use crate::amx::pack::{
     Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows, left, right_from_columns, right_from_rows,
 };
@@ -24,7 +25,7 @@ impl TileUnit {
 
 /// A left operand as tiles: `[m / 16][k / 32]`, rows padded to whole slabs.
 pub(crate) struct TileRows {
-    tiles: Lines,
+    tiles: Pooled,
     k_tiles: usize,
 }
 
@@ -33,9 +34,10 @@ impl TileRows {
     fn pack(m: usize, k: usize, rows: View) -> Self {
         let k_tiles = k.div_ceil(DEPTH);
         let row_bytes = k_tiles * TILE * 2;
-        let mut tiles = Lines::zeroed(m.next_multiple_of(BLOCK) / LANES * row_bytes);
+        let mut tiles = Pooled::new(m.next_multiple_of(BLOCK) / LANES * row_bytes);
         let view = F32Rows { data: rows.data, stride: rows.stride, width: k };
         let out = tiles.of_mut::<u16>();
+        let out = &mut out[..m.next_multiple_of(BLOCK) / LANES * k_tiles * TILE];
         out.par_chunks_mut((4 * k_tiles * TILE).max(1)).enumerate().for_each(|(group, out)| {
             for (i, out) in out.chunks_exact_mut(k_tiles * TILE).enumerate() {
                 // SAFETY: tiles are available, which includes the vectors, and `out` holds `k_tiles` tiles.

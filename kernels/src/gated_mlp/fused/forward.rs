@@ -1,0 +1,119 @@
+//! The forward pass of the fused half.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::packed::PartPanels;
+use super::rows::{Left, Narrow, multiply};
+use super::{COLUMNS, ROWS};
+use crate::amx::{BLOCK, Tiles};
+use crate::flex::{slice, tensor};
+use crate::gated_act::gate_rows;
+use crate::gated_mlp::{Config, INPUTS};
+use crate::isa;
+use crate::matmul::TileUnit;
+use crate::rms_norm::normalise_rows;
+
+/// Computes `y` and each part's low-rank product side by side.
+pub(in crate::gated_mlp) fn forward(
+    inputs: &[FlexTensor; INPUTS],
+    config: &Config,
+) -> (FlexTensor, FlexTensor) {
+    let unit = TileUnit::new().expect("`fits` found tiles");
+    let [x, norm, factors @ ..] = inputs;
+    let (x, norm) = (slice(x), slice(norm));
+    let mut factors = factors.chunks_exact(2);
+    let parts = config
+        .parts
+        .each_ref()
+        .map(|part| PartPanels::forward(unit, part, factors.next().expect("three pairs of factors")));
+    let (d, ranks) = (norm.len(), config.ranks());
+    let m = x.len() / d;
+    let (mut y, mut kept) = (vec![0.0f32; m * d], vec![0.0f32; m * ranks]);
+    let tasks = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
+    if ranks == 0 {
+        tasks.for_each(|(y, x)| rows(&parts, x, norm, config, y, &mut []));
+    } else {
+        let tasks = tasks.zip(kept.par_chunks_mut(ROWS * ranks));
+        tasks.for_each(|((y, x), kept)| rows(&parts, x, norm, config, y, kept));
+    }
+    (tensor(y, [m, d]), tensor(kept, [m, ranks]))
+}
+
+/// Normalises rows and packs them.
+pub(super) fn normed(x: &[f32], norm: &[f32], eps: f32) -> Left {
+    let d = norm.len();
+    let mut left = Left::new(d);
+    let mut slab = vec![0.0f32; BLOCK * d];
+    for row in (0..ROWS).step_by(BLOCK) {
+        let x = &x[(row * d).min(x.len())..];
+        let x = &x[..x.len().min(BLOCK * d)];
+        normalise_rows(isa::tier(), x, norm, eps, &mut slab[..x.len()]);
+        left.pack(row, BLOCK, &slab, x.len() / d, d, 0);
+    }
+    left
+}
+
+/// Computes 32 rows and [`COLUMNS`] columns of `gate | up` side by side.
+pub(super) fn gate_up(
+    tiles: &Tiles,
+    normed: &Left,
+    parts: &[PartPanels; 3],
+    narrow: [Option<&Narrow>; 2],
+    slab: usize,
+    column: usize,
+    out: &mut [f32],
+) {
+    let panels = column / BLOCK..(column + COLUMNS) / BLOCK;
+    for (half, narrow) in narrow.into_iter().enumerate() {
+        let out = &mut out[half * COLUMNS..];
+        let weight = (normed, &parts[half].weight);
+        match (&parts[half].lora, narrow) {
+            (Some(lora), Some(narrow)) => {
+                let terms = [weight, (&narrow.tiles, &lora.b)];
+                multiply(tiles, &terms, slab, panels.clone(), out, 2 * COLUMNS);
+            }
+            _ => multiply(tiles, &[weight], slab, panels.clone(), out, 2 * COLUMNS),
+        }
+    }
+}
+
+/// Computes one stretch of rows.
+fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &mut [f32], kept: &mut [f32]) {
+    let (d, ranks) = (norm.len(), config.ranks());
+    let f = parts[2].weight.k_tiles * crate::amx::DEPTH;
+    let (count, tiles) = (x.len() / d, Tiles::configure());
+    let normed = normed(x, norm, config.eps);
+    let narrow = [0, 1].map(|part: usize| {
+        let lora = parts[part].lora.as_ref()?;
+        Some(Narrow::product(&tiles, &normed, &lora.a, lora))
+    });
+    let mut inner = Left::new(f);
+    let (mut pair, mut act) = ([0.0f32; BLOCK * 2 * COLUMNS], [0.0f32; BLOCK * COLUMNS]);
+    for column in (0..f).step_by(COLUMNS) {
+        for slab in 0..ROWS / BLOCK {
+            gate_up(&tiles, &normed, parts, narrow.each_ref().map(Option::as_ref), slab, column, &mut pair);
+            gate_rows(isa::tier(), &pair, COLUMNS, &mut act, config.kind);
+            inner.pack(slab * BLOCK, BLOCK, &act, BLOCK, COLUMNS, column);
+        }
+    }
+    let down = parts[2].lora.as_ref().map(|lora| Narrow::product(&tiles, &inner, &lora.a, lora));
+    let mut block = vec![0.0f32; BLOCK * d];
+    for slab in 0..count.div_ceil(BLOCK) {
+        let mut terms = vec![(&inner, &parts[2].weight)];
+        if let (Some(narrow), Some(lora)) = (&down, &parts[2].lora) {
+            terms.push((&narrow.tiles, &lora.b));
+        }
+        multiply(&tiles, &terms, slab, 0..d / BLOCK, &mut block, d);
+        let start = slab * BLOCK * d;
+        let sums = y[start..].iter_mut().zip(&x[start..]).zip(&block);
+        sums.for_each(|((y, x), sum)| *y = x + sum);
+    }
+    let mut column = 0;
+    for narrow in narrow.iter().chain([&down]).flatten() {
+        for (kept, values) in kept.chunks_exact_mut(ranks).zip(narrow.values.chunks_exact(narrow.rank)) {
+            kept[column..column + narrow.rank].copy_from_slice(values);
+        }
+        column += narrow.rank;
+    }
+}
