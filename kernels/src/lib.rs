@@ -15,6 +15,7 @@ pub mod linear_cross_entropy;
 pub mod lora_linear;
 pub mod matmul;
 pub mod nf4;
+pub mod peak;
 pub mod qk_norm;
 pub mod rms_norm;
 pub mod rope;

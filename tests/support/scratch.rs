@@ -16,7 +16,7 @@ use crate::model::fixture;
 pub type Tokens = (Vec<u32>, Vec<i32>);
 
 /// What differs between two runs of the same numbers.
-const MEASURED: [&str; 2] = ["tokens_per_second", "peak_memory_bytes"];
+const MEASURED: [&str; 3] = ["tokens_per_second", "cpu_seconds", "peak_memory_bytes"];
 /// Ids of the tiny models.
 const VOCABULARY: u64 = 256;
 

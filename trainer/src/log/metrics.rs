@@ -20,6 +20,9 @@ pub struct StepRow {
     pub trained_tokens: u64,
     /// Tokens of all sequences of this step, over its seconds.
     pub tokens_per_second: f64,
+    /// Processor time of the process until the step was done, all threads; the difference of two rows is that
+    /// of the steps between.
+    pub cpu_seconds: Option<f64>,
     /// Peak resident memory of the process.
     pub peak_memory_bytes: Option<u64>,
 }
@@ -121,6 +124,7 @@ mod tests {
             lr: 1e-3,
             trained_tokens: 10 * step,
             tokens_per_second: 99.5,
+            cpu_seconds: Some(2.5),
             peak_memory_bytes: Some(4096),
         }
     }
@@ -137,7 +141,7 @@ mod tests {
             fs_err::read_to_string(&path).expect("there"),
             "{\"step\":0,\"eval_loss\":0.0,\"eval_perplexity\":1.0,\"eval_tokens\":7}\n\
              {\"step\":1,\"loss\":1.5,\"grad_norm\":0.25,\"lr\":0.001,\"trained_tokens\":10,\
-             \"tokens_per_second\":99.5,\"peak_memory_bytes\":4096}\n"
+             \"tokens_per_second\":99.5,\"cpu_seconds\":2.5,\"peak_memory_bytes\":4096}\n"
         );
     }
 

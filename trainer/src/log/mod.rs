@@ -1,14 +1,14 @@
 //! What a run tells: `metrics.jsonl`, progress on stderr, data on stdout. Nothing else prints.
 
-mod memory;
 mod metrics;
 mod progress;
 mod run_log;
+mod usage;
 
-pub use memory::peak_memory_bytes;
 pub use metrics::{EvalRow, Metrics, StepRow, read_steps};
 pub use progress::{Progress, Verbosity};
 pub use run_log::RunLog;
+pub use usage::{cpu_seconds, peak_memory_bytes};
 
 use std::io::{self, Write};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{EvalRow, Metrics, Progress, StepRow, Verbosity, peak_memory_bytes};
+use super::{EvalRow, Metrics, Progress, StepRow, Verbosity, cpu_seconds, peak_memory_bytes};
 use crate::evaluate::Evaluation;
 use crate::progress::{self, Observer, StepRecord};
 
@@ -47,6 +47,7 @@ impl Observer for RunLog {
             lr,
             trained_tokens: self.trained_tokens,
             tokens_per_second: tokens as f64 / seconds,
+            cpu_seconds: cpu_seconds(),
             peak_memory_bytes: peak_memory_bytes(),
         };
         self.metrics.step(&row)?;

@@ -1,4 +1,4 @@
-//! The most memory this process has had at once.
+//! What this process has used: the most memory it has had at once, and processor time.
 
 /// Returns the peak resident memory of this process in bytes, or `None` where the system does not say.
 ///
@@ -7,6 +7,24 @@
 /// KiB elsewhere.
 pub fn peak_memory_bytes() -> Option<u64> {
     if cfg!(target_os = "linux") { peak_from_status() } else { peak_from_rusage() }
+}
+
+/// Returns the processor time that this process has used so far, in seconds: all threads, user and system.
+/// `None` where the system does not say.
+///
+/// # Source
+/// Unix: `getrusage`.
+#[cfg(unix)]
+pub fn cpu_seconds() -> Option<f64> {
+    let usage = rusage()?;
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+}
+
+/// Returns the processor time of this process, which this system does not say.
+#[cfg(not(unix))]
+pub fn cpu_seconds() -> Option<f64> {
+    None
 }
 
 fn peak_from_status() -> Option<u64> {
@@ -21,6 +39,17 @@ fn parse_status(status: &str) -> Option<u64> {
 
 #[cfg(unix)]
 fn peak_from_rusage() -> Option<u64> {
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    u64::try_from(rusage()?.ru_maxrss).ok()?.checked_mul(unit)
+}
+
+#[cfg(not(unix))]
+fn peak_from_rusage() -> Option<u64> {
+    None
+}
+
+#[cfg(unix)]
+fn rusage() -> Option<libc::rusage> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     #[expect(unsafe_code, reason = "the system call has no safe wrapper in std")]
     // SAFETY: the pointer is to a whole `rusage`, which the call fills; all zeros is a valid value of it, so it
@@ -29,13 +58,7 @@ fn peak_from_rusage() -> Option<u64> {
         let status = libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
         (status, usage.assume_init())
     };
-    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    (status == 0).then(|| u64::try_from(usage.ru_maxrss).ok()?.checked_mul(unit)).flatten()
-}
-
-#[cfg(not(unix))]
-fn peak_from_rusage() -> Option<u64> {
-    None
+    (status == 0).then_some(usage)
 }
 
 #[cfg(test)]
@@ -57,5 +80,19 @@ mod tests {
         assert!(after >= block.len() as u64 && after >= before, "{before} {after}");
         #[cfg(unix)]
         assert!(peak_from_rusage().expect("this system says") >= block.len() as u64);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = cpu_seconds().expect("this system says");
+        let started = std::time::Instant::now();
+        let mut sum = 0u64;
+        let mut grown = 0.0;
+        while grown < 0.01 && started.elapsed().as_secs() < 30 {
+            sum = (0..1_000_000u64).fold(std::hint::black_box(sum), u64::wrapping_add);
+            grown = cpu_seconds().expect("this system says") - before;
+        }
+        assert!(grown >= 0.01, "{grown} s of processor time in {:?}", started.elapsed());
     }
 }
