@@ -7,7 +7,7 @@ use super::packed::PartPanels;
 use super::rows::{Left, Narrow, multiply, multiply_all};
 use super::{COLUMNS, ROWS};
 use crate::amx::{BLOCK, Tiles};
-use crate::flex::{slice, tensor};
+use crate::flex::{slice, tensor, unwritten};
 use crate::gated_act::gate_rows;
 use crate::gated_mlp::{Config, INPUTS};
 use crate::isa;
@@ -29,7 +29,10 @@ pub(in crate::gated_mlp) fn forward(
         .map(|part| PartPanels::forward(unit, part, factors.next().expect("three pairs of factors")));
     let (d, ranks) = (norm.len(), config.ranks());
     let m = x.len() / d;
-    let (mut y, mut kept) = (vec![0.0f32; m * d], vec![0.0f32; m * ranks]);
+    let mut kept = vec![0.0f32; m * ranks];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: each task writes its rows of `y` whole.
+    let mut y = unsafe { unwritten(m * d) };
     let tasks = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
     if ranks == 0 {
         tasks.for_each(|(y, x)| rows(&parts, x, norm, config, y, &mut []));
