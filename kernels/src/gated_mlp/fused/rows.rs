@@ -88,7 +88,7 @@ pub(super) fn multiply(
         for (left, right) in terms {
             assert_eq!(left.k_tiles, right.k_tiles, "operands of different depth");
             let next =
-                right.panel(next.min(right.panels - 1))[0].wrapping_add(slab * right.k_tiles * FETCH / 2);
+                right.panel(next.min(right.count - 1))[0].wrapping_add(slab * right.k_tiles * FETCH / 2);
             tiles.add_and_fetch(left.slab(slab), right.panel(panel), right.k_tiles, next);
         }
         tiles.store(c, ldc);
@@ -97,7 +97,7 @@ pub(super) fn multiply(
 
 /// Computes all [`ROWS`] rows of `sum of left . right` into `c`, panel by panel.
 pub(super) fn multiply_all(tiles: &Tiles, terms: &[(&Left, &Panels)], c: &mut [f32]) {
-    let panels = terms[0].1.panels;
+    let panels = terms[0].1.count;
     for panel in 0..panels {
         for slab in 0..ROWS / BLOCK {
             let c = &mut c[slab * BLOCK * panels * BLOCK + panel * BLOCK..];
@@ -116,7 +116,7 @@ pub(super) struct Narrow {
 impl Narrow {
     /// Computes `scale * left . right`, where `right` is a factor of `lora`.
     pub(super) fn product(tiles: &Tiles, left: &Left, right: &Panels, lora: &LowRankPanels) -> Self {
-        let width = right.panels * BLOCK;
+        let width = right.count * BLOCK;
         let mut sums = vec![0.0f32; ROWS * width];
         multiply_all(tiles, &[(left, right)], &mut sums);
         let mut values = vec![0.0f32; ROWS * lora.rank];
