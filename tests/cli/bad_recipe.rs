@@ -339,7 +339,7 @@ fn unknown_instruction_tier() {
     ----- stderr
     error: `SEEDCORN_ISA` names no instruction tier: `sse9`
 
-    hint: unset `SEEDCORN_ISA` or set it to one of `avx512`, `avx2`, `portable`
+    hint: unset `SEEDCORN_ISA` or set it to one of `amx`, `avx512`, `avx2`, `portable`
     "#);
 }
 

@@ -4,10 +4,13 @@
 use seedcorn_tests::scratch::{Scratch, samples};
 
 /// Runs that use every source of chance: order, packs, dropout, and a quantized base.
-const VARIANTS: [(&str, &[&str]); 3] = [
+const VARIANTS: [(&str, &[&str]); 5] = [
     ("llama", &[]),
     ("qwen3", &["data.packing=true", "adapter.dropout=0.1", "model.quantize=nf4"]),
     ("mistral-swa", &["adapter.dropout=0.2", "model.quantize=int8", "model.compute=bf16"]),
+    // Wide enough for the kernels of the matrix unit, without and with what sends them past the fused ones.
+    ("wide", &["data.packing=true", "model.quantize=nf4", "model.compute=bf16"]),
+    ("wide", &["adapter.dropout=0.1", "model.compute=bf16"]),
 ];
 
 fn with<'a>(first: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {

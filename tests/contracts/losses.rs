@@ -6,12 +6,20 @@ use seedcorn_tests::scratch::{Scratch, Tokens, samples};
 
 /// Sums in another order may differ by this much, relatively.
 const CLOSE: f64 = 1e-5;
+/// In bf16 a sum that differs in its last bit can round an operand of the next product to its neighbour, 2^-8
+/// away, and at this learning rate each step widens that. Measured over the tiers and four steps: at most 2.7e-4 of
+/// the loss and 4.5e-4 of the gradient norm; below 1e-6 in the first step.
+const CLOSE_BF16: f64 = 1e-3;
 
-fn assert_close(what: &str, got: &[f64], expected: &[f64]) {
+/// A model, how it computes, and how much its losses may differ.
+const VARIANTS: [(&str, &str, f64); 2] =
+    [("llama", "model.compute=f32", CLOSE), ("wide", "model.compute=bf16", CLOSE_BF16)];
+
+fn assert_close(what: &str, got: &[f64], expected: &[f64], close: f64) {
     assert_eq!(got.len(), expected.len(), "{what}");
     for (step, (got, expected)) in got.iter().zip(expected).enumerate() {
         let relative = (got / expected - 1.0).abs();
-        assert!(relative < CLOSE, "{what}: step {} has {got}, expected {expected}", step + 1);
+        assert!(relative < close, "{what}: step {} has {got}, expected {expected}", step + 1);
     }
 }
 
@@ -27,35 +35,43 @@ fn uneven() -> Vec<Tokens> {
 
 #[test]
 fn micro_batches_change_nothing() {
-    let scratch = Scratch::new("llama", &uneven());
-    let run = |micro_batch: u64| {
-        let output = format!("micro-{micro_batch}");
-        scratch.train(&output, &[&format!("train.micro_batch={micro_batch}")]).expect("a finished run");
-        (scratch.steps(&output, "loss"), scratch.steps(&output, "grad_norm"))
-    };
-    let one = run(1);
-    assert_eq!(one.0.len(), 4);
-    for micro_batch in [2, 8] {
-        let (losses, norms) = run(micro_batch);
-        assert_close(&format!("loss at micro-batch {micro_batch}"), &losses, &one.0);
-        assert_close(&format!("gradient norm at micro-batch {micro_batch}"), &norms, &one.1);
+    for (model, compute, close) in VARIANTS {
+        let scratch = Scratch::new(model, &uneven());
+        let run = |micro_batch: u64| {
+            let output = format!("micro-{micro_batch}");
+            let size = format!("train.micro_batch={micro_batch}");
+            scratch.train(&output, &[compute, &size]).expect("a finished run");
+            (scratch.steps(&output, "loss"), scratch.steps(&output, "grad_norm"))
+        };
+        let one = run(1);
+        assert_eq!(one.0.len(), 4);
+        for micro_batch in [2, 8] {
+            let (losses, norms) = run(micro_batch);
+            assert_close(&format!("{model}: loss at micro-batch {micro_batch}"), &losses, &one.0, close);
+            assert_close(&format!("{model}: norm at micro-batch {micro_batch}"), &norms, &one.1, close);
+        }
     }
 }
 
 #[test]
 fn packing_changes_nothing() {
-    let scratch = Scratch::new("llama", &uneven());
-    let packing = ["data.packing=true", "data.max_length=48", "train.batch_size=1", "train.micro_batch=1"];
-    let prepared = scratch.prepare("packed", &packing).expect("prepared");
-    let packs = Stream::new(prepared.dataset.clone(), prepared.stream.clone()).expect("a stream");
-    let packs = packs.units_per_epoch();
-    assert!((2..8).contains(&packs), "{packs} packs of 8 samples");
-    // All samples are in each step, so the order of epochs does not matter.
-    let all = format!("train.batch_size={packs}");
-    scratch.train("packed", &[packing[0], packing[1], &all, "train.micro_batch=1"]).expect("a finished run");
-    scratch.train("plain", &[]).expect("a finished run");
-    for what in ["loss", "grad_norm", "trained_tokens"] {
-        assert_close(what, &scratch.steps("packed", what), &scratch.steps("plain", what));
+    for (model, compute, close) in VARIANTS {
+        let scratch = Scratch::new(model, &uneven());
+        let packing =
+            ["data.packing=true", "data.max_length=48", "train.batch_size=1", "train.micro_batch=1"];
+        let prepared = scratch.prepare("packed", &packing).expect("prepared");
+        let packs = Stream::new(prepared.dataset.clone(), prepared.stream.clone()).expect("a stream");
+        let packs = packs.units_per_epoch();
+        assert!((2..8).contains(&packs), "{packs} packs of 8 samples");
+        // All samples are in each step, so the order of epochs does not matter.
+        let all = format!("train.batch_size={packs}");
+        let packed = [compute, packing[0], packing[1], &all, "train.micro_batch=1"];
+        scratch.train("packed", &packed).expect("a finished run");
+        scratch.train("plain", &[compute]).expect("a finished run");
+        for what in ["loss", "grad_norm", "trained_tokens"] {
+            let (packed, plain) = (scratch.steps("packed", what), scratch.steps("plain", what));
+            assert_close(&format!("{model}: {what}"), &packed, &plain, close);
+        }
     }
 }
 
@@ -76,7 +92,7 @@ fn every_trained_token_weighs_the_same() {
     let of_tokens = alone.iter().map(|(loss, _)| loss).sum::<f64>() / tokens;
     let of_samples = alone.iter().map(|(loss, tokens)| loss / tokens).sum::<f64>() / alone.len() as f64;
     // Before step 1 the adapter adds nothing.
-    assert_close("the first loss", &scratch.steps("run", "loss")[..1], &[of_tokens]);
+    assert_close("the first loss", &scratch.steps("run", "loss")[..1], &[of_tokens], CLOSE);
     assert!((of_samples / of_tokens - 1.0).abs() > 1e-3, "the two means are too near to tell apart");
     assert_eq!(scratch.steps("run", "trained_tokens"), [1.0, 2.0, 3.0, 4.0].map(|steps| steps * tokens));
 }

@@ -11,12 +11,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::model::fixture;
+use crate::wide;
 
 /// `(input_ids, labels)` of a sample.
 pub type Tokens = (Vec<u32>, Vec<i32>);
 
 /// What differs between two runs of the same numbers.
 const MEASURED: [&str; 3] = ["tokens_per_second", "cpu_seconds", "peak_memory_bytes"];
+/// The name of the model that is made rather than kept.
+const WIDE: &str = "wide";
 /// Ids of the tiny models.
 const VOCABULARY: u64 = 256;
 
@@ -27,12 +30,18 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a folder with `recipe.toml` and `data.jsonl`, for the tiny model `model`.
+    /// Makes a folder with `recipe.toml` and `data.jsonl`, for the tiny model `model`, or for one of [`wide`] when it is
+    /// called so.
     ///
     /// # Panics
     /// When it cannot be written, which fails the test that asks.
     pub fn new(model: &str, samples: &[Tokens]) -> Self {
-        Self::with_recipe(&recipe_text(&fixture("models").join(model)), samples)
+        if model != WIDE {
+            return Self::with_recipe(&recipe_text(&fixture("models").join(model)), samples);
+        }
+        let scratch = Self::with_recipe(&recipe_text(Path::new(WIDE)), samples);
+        wide::write(&scratch.path(WIDE), 1);
+        scratch
     }
 
     /// Makes a folder with this recipe and `data.jsonl`.

@@ -110,6 +110,7 @@ pub(crate) struct Block {
     pub add: bool,
 }
 
+#[expect(clippy::unused_self, reason = "registers are configured as long as `self` lives")]
 impl Tiles {
     /// Configures the registers.
     ///

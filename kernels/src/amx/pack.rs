@@ -1,9 +1,9 @@
 //! From rows of any storage to tiles of bf16.
 
 use std::arch::x86_64::{
-    __m512i, _mm_loadu_si128, _mm512_broadcast_i64x4, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
+    __m256bh, __m256i, __m512bh, __m512i, _mm_loadu_si128, _mm512_broadcast_i64x4, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
     _mm512_permutex2var_epi16, _mm512_permutexvar_epi16, _mm512_set1_ps, _mm512_setzero_si512,
     _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
@@ -50,7 +50,7 @@ impl Rows for F32Rows<'_> {
             let mask = low_lanes(count);
             let low = _mm512_maskz_loadu_ps(mask as u16, at);
             let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, at.wrapping_add(LANES));
-            transmute(_mm512_cvtne2ps_pbh(high, low))
+            transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
         }
     }
 }
@@ -110,7 +110,7 @@ impl Rows for Int8Rows<'_> {
                 let codes = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())));
                 _mm512_mul_ps(_mm512_mul_ps(codes, absmax), reciprocal)
             };
-            transmute(_mm512_cvtne2ps_pbh(widen(at.add(LANES)), widen(at)))
+            transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(widen(at.add(LANES)), widen(at)))
         }
     }
 }
@@ -179,7 +179,7 @@ impl Rows for Nf4Rows<'_> {
             let scale = _mm512_set1_ps(self.scale(start >> self.block_shift));
             let values = _mm512_mul_ps(_mm512_loadu_ps(nf4::CODE.as_ptr()), scale);
             // The 16 values twice, so that the fifth bit of an index does not matter.
-            let table = _mm512_broadcast_i64x4(transmute(_mm512_cvtneps_pbh(values)));
+            let table = _mm512_broadcast_i64x4(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values)));
             let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(self.packed.as_ptr().add(start / 2).cast()));
             // The first element of a pair is the high nibble.
             let index = _mm512_or_si512(_mm512_srli_epi32::<4>(bytes), _mm512_slli_epi32::<16>(bytes));
@@ -226,7 +226,12 @@ impl Rows for ReadRows<'_> {
 #[inline(always)]
 unsafe fn narrow(at: *const f32) -> __m512i {
     // SAFETY: the caller vouches for 32 elements.
-    unsafe { transmute(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(at.add(LANES)), _mm512_loadu_ps(at))) }
+    unsafe {
+        transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(
+            _mm512_loadu_ps(at.add(LANES)),
+            _mm512_loadu_ps(at),
+        ))
+    }
 }
 
 /// The mask of the first `count` of 32 lanes.

@@ -90,7 +90,7 @@ impl Case {
 }
 
 /// bf16 inputs of each product err by 2^-9 of their size; three products in a row, measured against the largest
-/// element: at most 0.0072 over these cases.
+/// element: at most 0.0065 over these cases (`dA` at rank 33).
 #[test]
 fn equals_the_composition_in_f32_up_to_bf16() {
     if !crate::isa::Tier::Amx.is_available() || crate::isa::tier() != crate::isa::Tier::Amx {
@@ -107,7 +107,7 @@ fn equals_the_composition_in_f32_up_to_bf16() {
     ] {
         let names = ["y", "dx", "first dA", "first dB", "dA", "dB", "dA", "dB"];
         for ((got, want), name) in case.fused().iter().zip(&case.composed()).zip(names) {
-            assert_close(&format!("{name} of {} tokens", case.tokens), got, &wide(want), 0.012);
+            assert_close(&format!("{name} of {} tokens", case.tokens), got, &wide(want), 0.013);
         }
     }
 }

@@ -171,8 +171,9 @@ pub fn lora_linear(x: Tensor<2>, parts: &[Part], residual: Option<Tensor<2>>) ->
     if let Some(residual) = &residual {
         assert_eq!(residual.dims(), [tokens, group.out_features()], "the residual has another shape");
     }
-    let placeholder = || Tensor::<2>::zeros([1, 1], &x.device().inner());
-    let mut inputs = vec![x.clone(), residual.unwrap_or_else(placeholder)];
+    let device = x.device().inner();
+    let placeholder = || Tensor::<2>::zeros([1, 1], &device);
+    let mut inputs = vec![x, residual.unwrap_or_else(placeholder)];
     for factors in parts.iter().map(|part| part.factors.as_ref()) {
         let factors = factors.map(|factors| [factors.a.clone(), factors.b.clone()]);
         inputs.extend(factors.unwrap_or_else(|| [placeholder(), placeholder()]));

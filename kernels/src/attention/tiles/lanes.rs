@@ -1,7 +1,7 @@
 //! The element-wise loops on tiles of scores, 16 queries to a register.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _CMP_NEQ_UQ, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask,
+    __m512, __m512bh, __m512i, _CMP_NEQ_UQ, _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask,
     _mm512_cmpgt_epi32_mask, _mm512_cmplt_epi32_mask, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fmsub_ps,
     _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_ps,
     _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setzero_ps,
@@ -204,7 +204,7 @@ fn subtract(a: PerQuery, b: PerQuery) -> PerQuery {
 #[inline]
 pub(super) fn narrow(row: PerQuery) -> __m512i {
     // SAFETY: both are 64 bytes of any bits.
-    unsafe { transmute(_mm512_cvtne2ps_pbh(row[1], row[0])) }
+    unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(row[1], row[0])) }
 }
 
 /// Stores two keys as line `pair` of two right tiles with `k` along the keys.

@@ -12,20 +12,18 @@ use crate::matmul::{Operand, Pooled, TileUnit, Unit};
 pub(super) struct Panels {
     lines: Pooled,
     pub(super) k_tiles: usize,
-    pub(super) panels: usize,
+    pub(super) count: usize,
 }
 
 impl Panels {
     fn new(unit: TileUnit, right: &Operand) -> Self {
         let [k, n] = right.shape();
-        let (bytes, panels) = (unit.panel_bytes(k), n.div_ceil(BLOCK));
-        let mut lines = Pooled::new(bytes * panels);
-        lines.bytes_mut(0..bytes * panels).par_chunks_exact_mut(bytes).enumerate().for_each(
-            |(panel, out)| {
-                unit.pack(right, 0..k, panel * BLOCK..n.min((panel + 1) * BLOCK), out);
-            },
-        );
-        Self { lines, k_tiles: k.div_ceil(DEPTH), panels }
+        let (bytes, count) = (unit.panel_bytes(k), n.div_ceil(BLOCK));
+        let mut lines = Pooled::new(bytes * count);
+        lines.bytes_mut(0..bytes * count).par_chunks_exact_mut(bytes).enumerate().for_each(|(panel, out)| {
+            unit.pack(right, 0..k, panel * BLOCK..n.min((panel + 1) * BLOCK), out);
+        });
+        Self { lines, k_tiles: k.div_ceil(DEPTH), count }
     }
 
     /// The two columns of tiles of a panel.

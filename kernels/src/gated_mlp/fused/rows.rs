@@ -140,13 +140,13 @@ impl<'a> Terms<'a> {
     fn wanted(&self, (cut, panel): (usize, usize), slab: usize) -> *const u16 {
         let (term, range) = &self.cuts[cut.min(self.cuts.len() - 1)][0];
         let right = self.terms[*term].1;
-        let column = right.panel(panel.min(right.panels - 1))[slab / 2 % 2];
+        let column = right.panel(panel.min(right.count - 1))[slab / 2 % 2];
         column.wrapping_add((range.start * TILE) + slab % 2 * range.len() * TILE / 2)
     }
 
     /// Computes all [`ROWS`] rows into `c`.
     pub(super) fn multiply_all(&self, tiles: &Tiles, c: &mut [f32]) {
-        let panels = self.terms[0].1.panels;
+        let panels = self.terms[0].1.count;
         for cut in self.cuts() {
             for slab in 0..ROWS / BLOCK {
                 for panel in 0..panels {
@@ -168,7 +168,7 @@ pub(super) struct Narrow {
 impl Narrow {
     /// Computes `scale * left . right`, where `right` is a factor of `lora`.
     pub(super) fn product(tiles: &Tiles, left: &Left, right: &Panels, lora: &LowRankPanels) -> Self {
-        let width = right.panels * BLOCK;
+        let width = right.count * BLOCK;
         let mut sums = vec![0.0f32; ROWS * width];
         Terms::new(vec![(left, right)]).multiply_all(tiles, &mut sums);
         let mut values = vec![0.0f32; ROWS * lora.rank];

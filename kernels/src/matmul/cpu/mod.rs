@@ -66,7 +66,7 @@ pub(crate) trait Unit: Copy + Send + Sync + 'static {
     fn panel_bytes(self, depth: usize) -> usize;
 
     /// Prepares the rows of a left operand `[m, k]`, on all threads.
-    fn left<'a>(self, m: usize, k: usize, rows: View<'a>) -> Self::Left<'a>;
+    fn left(self, m: usize, k: usize, rows: View<'_>) -> Self::Left<'_>;
 
     /// Gets the thread ready.
     fn begin(self) -> Self::Session;

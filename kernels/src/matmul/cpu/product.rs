@@ -58,14 +58,14 @@ pub(crate) struct Output<'a> {
 }
 
 /// How the output is cut into tasks.
-struct Tasks {
+struct Grid {
     rows: usize,
     columns: usize,
     row_tasks: usize,
     column_tasks: usize,
 }
 
-impl Tasks {
+impl Grid {
     /// `panel_bytes`: of one panel of all that is packed at once.
     fn new<U: Unit>(unit: U, m: usize, n: usize, panel_bytes: usize) -> Self {
         let width = unit.panel_columns();
@@ -125,12 +125,11 @@ pub(crate) fn product<U: Unit>(unit: U, output: Output, segments: &[Segment<U>])
     let panel_bytes =
         |pass: &Vec<Cut>| pass.iter().map(|cut| unit.panel_bytes(cut.depth.len())).sum::<usize>();
     let deepest = passes.iter().map(panel_bytes).max().unwrap_or(0).max(1);
-    let tasks = Tasks::new(unit, m, n, deepest);
+    let grid = Grid::new(unit, m, n, deepest);
     let out = SharedOut::new(data.as_mut_ptr());
-    (0..tasks.row_tasks * tasks.column_tasks).into_par_iter().for_each(|task| {
-        let (row, column) =
-            (task / tasks.column_tasks * tasks.rows, task % tasks.column_tasks * tasks.columns);
-        let (rows, columns) = (row..m.min(row + tasks.rows), column..n.min(column + tasks.columns));
+    (0..grid.row_tasks * grid.column_tasks).into_par_iter().for_each(|task| {
+        let (row, column) = (task / grid.column_tasks * grid.rows, task % grid.column_tasks * grid.columns);
+        let (rows, columns) = (row..m.min(row + grid.rows), column..n.min(column + grid.columns));
         let panels = columns.len().div_ceil(unit.panel_columns());
         let session = unit.begin();
         let slabs =

@@ -81,12 +81,12 @@ impl Unit for TileUnit {
         let part = Part { depth, columns, panels: bytemuck::cast_slice_mut(panels) };
         match right {
             Operand::Dense { data, stride, shape: [_, n] } => {
-                part.from_rows(&F32Rows { data, stride: *stride, width: *n }, right);
+                part.pack_rows(&F32Rows { data, stride: *stride, width: *n }, right);
             }
             Operand::Transposed { data, shape: [k, _] } => {
-                part.from_columns(&F32Rows { data, stride: *k, width: *k }, right);
+                part.pack_columns(&F32Rows { data, stride: *k, width: *k }, right);
             }
-            Operand::Weight(weight) | Operand::WeightTransposed(weight) => part.from_weight(weight, right),
+            Operand::Weight(weight) | Operand::WeightTransposed(weight) => part.pack_weight(weight, right),
         }
     }
 
@@ -119,8 +119,9 @@ impl Unit for TileUnit {
                         a[((rows.start / LANES + half) * left.k_tiles + depth.start / DEPTH) * TILE..]
                             .as_ptr()
                     });
-                    let panel = panels[index * self.panel_bytes(depth.len())..].as_ptr().cast::<u16>();
-                    tiles.add(a, [panel, panel.wrapping_add(k_tiles * TILE)], k_tiles);
+                    let size = self.panel_bytes(depth.len());
+                    let panel: &[u16] = bytemuck::cast_slice(&panels[index * size..(index + 1) * size]);
+                    tiles.add(a, [panel.as_ptr(), panel[k_tiles * TILE..].as_ptr()], k_tiles);
                 }
                 tiles.store(c, ldc);
                 if !whole {
@@ -174,28 +175,28 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn from_weight(self, weight: &FrozenWeight, right: &Operand) {
+    fn pack_weight(self, weight: &FrozenWeight, right: &Operand) {
         let width = weight.shape()[1];
         match weight.storage() {
-            Storage::F32(data) => self.from_any(&F32Rows { data, stride: width, width }, right),
-            Storage::Bf16(data) => self.from_any(&Bf16Rows { data, width }, right),
+            Storage::F32(data) => self.pack_any(&F32Rows { data, stride: width, width }, right),
+            Storage::Bf16(data) => self.pack_any(&Bf16Rows { data, width }, right),
             Storage::Nf4(nf4) => match Nf4Rows::new(nf4) {
-                Some(rows) => self.from_any(&rows, right),
-                None => self.from_any(&ReadRows(weight), right),
+                Some(rows) => self.pack_any(&rows, right),
+                None => self.pack_any(&ReadRows(weight), right),
             },
             Storage::Int8(int8) => match Int8Rows::new(int8) {
-                Some(rows) => self.from_any(&rows, right),
-                None => self.from_any(&ReadRows(weight), right),
+                Some(rows) => self.pack_any(&rows, right),
+                None => self.pack_any(&ReadRows(weight), right),
             },
         }
     }
 
-    fn from_any(self, rows: &impl Rows, right: &Operand) {
-        if right.has_rows() { self.from_columns(rows, right) } else { self.from_rows(rows, right) }
+    fn pack_any(self, rows: &impl Rows, right: &Operand) {
+        if right.has_rows() { self.pack_columns(rows, right) } else { self.pack_rows(rows, right) }
     }
 
     /// Packs a matrix `[n, k]` whose rows are the operand's columns.
-    fn from_columns(self, rows: &impl Rows, right: &Operand) {
+    fn pack_columns(self, rows: &impl Rows, right: &Operand) {
         let end = right.shape()[1];
         let k_tiles = self.depth.len().div_ceil(DEPTH);
         let halves = self.panels.chunks_exact_mut(k_tiles * TILE);
@@ -209,7 +210,7 @@ impl Part<'_> {
     }
 
     /// Packs a matrix `[k, n]`.
-    fn from_rows(self, rows: &impl Rows, right: &Operand) {
+    fn pack_rows(self, rows: &impl Rows, right: &Operand) {
         let end = right.shape()[0];
         let k_tiles = self.depth.len().div_ceil(DEPTH);
         let panels = self.panels.chunks_exact_mut(2 * k_tiles * TILE);

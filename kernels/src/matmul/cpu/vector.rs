@@ -83,7 +83,7 @@ impl Unit for VectorUnit {
         (depth * self.columns * size_of::<f32>()).next_multiple_of(64)
     }
 
-    fn left<'a>(self, m: usize, k: usize, rows: View<'a>) -> Rows<'a> {
+    fn left(self, m: usize, k: usize, rows: View<'_>) -> Rows<'_> {
         assert!(m == 0 || rows.data.len() >= (m - 1) * rows.stride + k, "the left operand is too short");
         let data = match self.compute {
             Compute::F32 => Cow::Borrowed(rows.data),
