@@ -16,6 +16,7 @@
 #![expect(unsafe_code, reason = "instructions without a safe form")]
 
 pub(crate) mod pack;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 

@@ -1,9 +1,7 @@
 use half::bf16;
 
-use super::pack::{
-    Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows, left, left_from_columns, right_from_columns,
-    right_from_rows,
-};
+use super::pack::{left, left_from_columns, right_from_columns, right_from_rows};
+use super::rows::{Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows};
 use super::{BLOCK, Block, DEPTH, LANES, TILE, Tiles, available};
 use crate::frozen::{Compute, FrozenWeight, Storage};
 use crate::testing::random;

@@ -2,7 +2,8 @@
 
 use super::super::pack::segment;
 use super::{Lines, Shape, head_rows};
-use crate::amx::pack::{F32Rows, left, left_from_columns};
+use crate::amx::pack::{left, left_from_columns};
+use crate::amx::rows::F32Rows;
 use crate::amx::{BLOCK, DEPTH, LANES};
 
 /// What the forward pass multiplies from the left.

@@ -33,7 +33,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::{AttentionConfig, QkvLayout};
-use crate::amx::pack::F32Rows;
+use crate::amx::rows::F32Rows;
 use crate::amx::{BLOCK, Block, DEPTH, TILE, Tiles};
 use crate::frozen::Compute;
 use crate::isa::Tier;

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::super::pack::segment;
 use super::{Lines, SCORES, Shape, head_rows, rows};
-use crate::amx::pack::{F32Rows, right_from_columns, right_from_rows};
+use crate::amx::pack::{right_from_columns, right_from_rows};
+use crate::amx::rows::F32Rows;
 use crate::amx::{BLOCK, DEPTH, LANES};
 
 /// The column tiles of one task: 32 queries of one head each, see the module.

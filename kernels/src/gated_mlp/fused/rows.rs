@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use crate::amx::pack::{F32Rows, TileRows, left, right_from_rows};
+use crate::amx::pack::{left, right_from_rows};
+use crate::amx::rows::{F32Rows, TileRows};
 use crate::amx::{BLOCK, DEPTH, FETCH, LANES, TILE, Tiles};
 use crate::matmul::Pooled;
 

@@ -13,7 +13,7 @@ use crate::frozen::{Compute, FrozenWeight};
 use crate::isa::Tier;
 #[cfg(target_arch = "x86_64")]
 use crate::{
-    amx::pack::{Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows},
+    amx::rows::{Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows},
     frozen::Storage,
 };
 

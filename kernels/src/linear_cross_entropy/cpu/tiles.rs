@@ -18,7 +18,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Engine, Row};
-use crate::amx::pack::{F32Rows, Rows, left, right_from_columns, right_from_rows};
+use crate::amx::pack::{left, right_from_columns, right_from_rows};
+use crate::amx::rows::{F32Rows, Rows};
 use crate::amx::{BLOCK, Block, DEPTH, LANES, TILE, Tiles};
 
 /// Rows whose logits of one block are in cache at one time.

@@ -6,9 +6,8 @@ use rayon::prelude::*;
 
 use super::scratch::Pooled;
 use super::{Operand, Unit, View};
-use crate::amx::pack::{
-    Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows, left, right_from_columns, right_from_rows,
-};
+use crate::amx::pack::{left, right_from_columns, right_from_rows};
+use crate::amx::rows::{Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows};
 use crate::amx::{BLOCK, DEPTH, LANES, TILE, Tiles, available};
 use crate::frozen::{FrozenWeight, Storage};
 
