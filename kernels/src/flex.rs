@@ -24,3 +24,19 @@ pub(crate) fn slice_mut(tensor: &mut FlexTensor) -> &mut [f32] {
 pub(crate) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))
 }
+
+/// Makes a vector of `len` elements without clearing them: memory is slow, and a kernel writes them all.
+///
+/// # Safety
+/// Every element is written before it is read.
+#[expect(
+    unsafe_code,
+    clippy::uninit_vec,
+    reason = "a pass over memory saved; the caller writes the elements"
+)]
+pub(crate) unsafe fn unwritten(len: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
+    // SAFETY: the capacity is there, and the caller writes the elements first.
+    unsafe { values.set_len(len) };
+    values
+}

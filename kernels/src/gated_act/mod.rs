@@ -22,7 +22,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
-pub(crate) use backward::rows as gate_rows_backward;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use backward::both as gate_rows_both;
+#[cfg(target_arch = "x86_64")]
 pub(crate) use cpu::rows as gate_rows;
 
 use crate::{flex, isa};

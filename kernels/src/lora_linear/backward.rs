@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use super::cpu::{Factors, dropped, on_unit, scale};
 use super::{Group, LowRank, MAX_PARTS};
-use crate::flex::{slice, tensor};
+use crate::flex::{slice, tensor, unwritten};
 use crate::matmul::{Operand, Output, Segment, Start, Unit, View, ViewMut, product};
 
 /// What the backward pass reads besides the factors.
@@ -148,7 +148,9 @@ fn input_gradient<'a, U: Unit>(
             segments.push(Segment { left, right });
         }
     }
-    let mut dx = vec![0.0f32; m * k];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: the product writes every element of `dx`.
+    let mut dx = unsafe { unwritten(m * k) };
     let output = Output { m, n: k, c: ViewMut { data: &mut dx, stride: k }, start: Start::Zero };
     product(unit, output, &segments);
     for (lora, left, right) in low.iter().flatten() {

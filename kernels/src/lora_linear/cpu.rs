@@ -11,7 +11,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::{FrozenPart, Group, LowRank, few_rows};
-use crate::flex::slice;
+use crate::flex::{slice, unwritten};
 use crate::frozen::Compute;
 use crate::isa::{self, Tier};
 use crate::matmul::{Operand, Output, Segment, Start, Unit, VectorUnit, View, ViewMut, product};
@@ -68,7 +68,9 @@ fn forward_on<U: Unit>(
     let (k, n, ranks) = (group.in_features(), group.out_features(), group.ranks());
     let m = x.len() / k;
     let mut t = vec![0.0f32; m * ranks];
-    let mut y = vec![0.0f32; m * n];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: the products write every row and column of `y`.
+    let mut y = unsafe { unwritten(m * n) };
     {
         let left = unit.left(m, k, View { data: x, stride: k });
         let mut column = 0;

@@ -11,12 +11,15 @@
 use rayon::prelude::*;
 
 use super::cpu::ROWS_PER_TASK;
+use crate::flex::unwritten;
 use crate::isa::{Tier, tiered};
 use crate::vector::dot;
 
 /// Computes `dx` for the rows (of `weight.len()` elements) of `x`.
 pub(super) fn rms_norm(tier: Tier, x: &[f32], weight: &[f32], dy: &[f32], eps: f32) -> Vec<f32> {
-    let mut dx = vec![0.0; x.len()];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: every row is written by a task.
+    let mut dx = unsafe { unwritten(x.len()) };
     let chunk = (ROWS_PER_TASK * weight.len()).max(1);
     let tasks = dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk));
     tasks.for_each(|((dx, x), dy)| rows(tier, x, weight, dy, eps, dx));

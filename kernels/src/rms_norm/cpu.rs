@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::flex::unwritten;
 use crate::isa::{Tier, tiered};
 use crate::vector::dot;
 
@@ -10,7 +11,9 @@ pub(super) const ROWS_PER_TASK: usize = 16;
 
 /// Normalises the rows (of `weight.len()` elements) of `x`.
 pub(super) fn rms_norm(tier: Tier, x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: every row is written by a task.
+    let mut y = unsafe { unwritten(x.len()) };
     let chunk = (ROWS_PER_TASK * weight.len()).max(1);
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| rows(tier, x, weight, eps, y));
     y

@@ -9,13 +9,13 @@
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::forward::{gate_up, normed};
+use super::forward::{gate_and_up, normed, side_by_side};
 use super::packed::PartPanels;
-use super::rows::{Left, Narrow, Sum, multiply, multiply_all};
+use super::rows::{Left, Narrow, Sum, Terms};
 use super::{COLUMNS, ROWS};
 use crate::amx::{BLOCK, Tiles};
-use crate::flex::{slice, tensor};
-use crate::gated_act::{gate_rows, gate_rows_backward};
+use crate::flex::{slice, tensor, unwritten};
+use crate::gated_act::gate_rows_both;
 use crate::gated_mlp::{Config, INPUTS};
 use crate::isa;
 use crate::matmul::TileUnit;
@@ -54,7 +54,9 @@ pub(in crate::gated_mlp) fn backward(
     let (d, ranks) = (norm.len(), config.ranks());
     let m = x.len() / d;
     let kept = if ranks == 0 { &[] } else { slice(kept) };
-    let mut dx = vec![0.0f32; m * d];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: each task writes its rows of `dx` whole.
+    let mut dx = unsafe { unwritten(m * d) };
     let groups: Vec<[PartSums; 3]> = dx
         .par_chunks_mut(GROUP * d)
         .enumerate()
@@ -164,22 +166,19 @@ fn inner(
     if let (Some(narrow), Some(lora)) = (s_down, &down.lora) {
         terms.push((&narrow.tiles, &lora.a));
     }
+    let down = Terms::new(terms);
+    let [gate, up] = &gate_and_up(n, &shared.forward, [t[0].as_ref(), t[1].as_ref()]);
     let mut inner = Inner { dg: Left::new(f), du: Left::new(f), h: Left::new(f) };
     let mut pair = [0.0f32; BLOCK * 2 * COLUMNS];
-    let (mut h, mut dh) = ([0.0f32; BLOCK * COLUMNS], [0.0f32; BLOCK * COLUMNS]);
+    let mut dh = [0.0f32; BLOCK * COLUMNS];
     let (tier, kind) = (isa::tier(), shared.config.kind);
     for column in (0..f).step_by(COLUMNS) {
         for slab in 0..ROWS / BLOCK {
-            let narrow = [t[0].as_ref(), t[1].as_ref()];
-            gate_up(tiles, n, &shared.forward, narrow, slab, column, &mut pair);
-            for index in 0..COLUMNS / BLOCK {
-                let panel = column / BLOCK + index;
-                let next = panel + COLUMNS / BLOCK;
-                multiply(tiles, &terms, slab, [panel, next], &mut dh[index * BLOCK..], COLUMNS);
-            }
-            gate_rows(tier, &pair, COLUMNS, &mut h, kind);
-            gate_rows_backward(tier, &mut pair, &dh, COLUMNS, kind);
-            inner.h.pack(slab * BLOCK, BLOCK, &h, BLOCK, COLUMNS, column);
+            side_by_side(tiles, [gate, up], slab, column, &mut pair);
+            side_by_side(tiles, [&down], slab, column, &mut dh);
+            // From here on `dh` is `h`, and `pair` its gradient.
+            gate_rows_both(tier, &mut pair, &mut dh, COLUMNS, kind);
+            inner.h.pack(slab * BLOCK, BLOCK, &dh, BLOCK, COLUMNS, column);
             for (half, out) in [&mut inner.dg, &mut inner.du].into_iter().enumerate() {
                 out.pack_strided(slab * BLOCK, &pair[half * COLUMNS..], 2 * COLUMNS, COLUMNS, column);
             }
@@ -207,7 +206,7 @@ fn input_gradient(
         }
     }
     let mut dn = vec![0.0f32; ROWS * d];
-    multiply_all(tiles, &terms, &mut dn);
+    Terms::new(terms).multiply_all(tiles, &mut dn);
     normalise_rows_backward(isa::tier(), x, shared.norm, &dn[..dx.len()], shared.config.eps, dx);
     dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
 }

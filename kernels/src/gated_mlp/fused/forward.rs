@@ -4,10 +4,10 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::packed::PartPanels;
-use super::rows::{Left, Narrow, multiply, multiply_all};
+use super::rows::{Left, Narrow, Terms};
 use super::{COLUMNS, ROWS};
 use crate::amx::{BLOCK, Tiles};
-use crate::flex::{slice, tensor};
+use crate::flex::{slice, tensor, unwritten};
 use crate::gated_act::gate_rows;
 use crate::gated_mlp::{Config, INPUTS};
 use crate::isa;
@@ -29,7 +29,10 @@ pub(in crate::gated_mlp) fn forward(
         .map(|part| PartPanels::forward(unit, part, factors.next().expect("three pairs of factors")));
     let (d, ranks) = (norm.len(), config.ranks());
     let m = x.len() / d;
-    let (mut y, mut kept) = (vec![0.0f32; m * d], vec![0.0f32; m * ranks]);
+    let mut kept = vec![0.0f32; m * ranks];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: each task writes its rows of `y` whole.
+    let mut y = unsafe { unwritten(m * d) };
     let tasks = y.par_chunks_mut(ROWS * d).zip(x.par_chunks(ROWS * d));
     if ranks == 0 {
         tasks.for_each(|(y, x)| rows(&parts, x, norm, config, y, &mut []));
@@ -54,25 +57,38 @@ pub(super) fn normed(x: &[f32], norm: &[f32], eps: f32) -> Left {
     left
 }
 
-/// Computes 32 rows and [`COLUMNS`] columns of `gate | up` side by side.
-pub(super) fn gate_up(
+/// The sums that make gate and up.
+pub(super) fn gate_and_up<'a>(
+    normed: &'a Left,
+    parts: &'a [PartPanels; 3],
+    narrow: [Option<&'a Narrow>; 2],
+) -> [Terms<'a>; 2] {
+    [0, 1].map(|half: usize| {
+        let mut terms = vec![(normed, &parts[half].weight)];
+        if let (Some(lora), Some(narrow)) = (&parts[half].lora, narrow[half]) {
+            terms.push((&narrow.tiles, &lora.b));
+        }
+        Terms::new(terms)
+    })
+}
+
+/// Computes 32 rows and [`COLUMNS`] columns, from `column` on, of each sum, side by side in rows of `out`.
+pub(super) fn side_by_side<const N: usize>(
     tiles: &Tiles,
-    normed: &Left,
-    parts: &[PartPanels; 3],
-    narrow: [Option<&Narrow>; 2],
+    sums: [&Terms; N],
     slab: usize,
     column: usize,
     out: &mut [f32],
 ) {
-    for (half, narrow) in narrow.into_iter().enumerate() {
-        let mut terms = vec![(normed, &parts[half].weight)];
-        if let (Some(lora), Some(narrow)) = (&parts[half].lora, narrow) {
-            terms.push((&narrow.tiles, &lora.b));
-        }
-        for index in 0..COLUMNS / BLOCK {
-            let panel = column / BLOCK + index;
-            let out = &mut out[half * COLUMNS + index * BLOCK..];
-            multiply(tiles, &terms, slab, [panel, panel + COLUMNS / BLOCK], out, 2 * COLUMNS);
+    let cuts = sums.iter().map(|terms| terms.cuts().end).max().unwrap_or(0);
+    for cut in 0..cuts {
+        for (half, terms) in sums.iter().enumerate().filter(|(_, terms)| terms.cuts().contains(&cut)) {
+            for index in 0..COLUMNS / BLOCK {
+                let panel = column / BLOCK + index;
+                let next = (cut, panel + COLUMNS / BLOCK);
+                let out = &mut out[half * COLUMNS + index * BLOCK..];
+                terms.multiply(tiles, cut, slab, panel, next, out, N * COLUMNS);
+            }
         }
     }
 }
@@ -89,9 +105,10 @@ fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &m
     });
     let mut inner = Left::new(f);
     let (mut pair, mut act) = ([0.0f32; BLOCK * 2 * COLUMNS], [0.0f32; BLOCK * COLUMNS]);
+    let [gate, up] = &gate_and_up(&normed, parts, narrow.each_ref().map(Option::as_ref));
     for column in (0..f).step_by(COLUMNS) {
         for slab in 0..ROWS / BLOCK {
-            gate_up(&tiles, &normed, parts, narrow.each_ref().map(Option::as_ref), slab, column, &mut pair);
+            side_by_side(&tiles, [gate, up], slab, column, &mut pair);
             gate_rows(isa::tier(), &pair, COLUMNS, &mut act, config.kind);
             inner.pack(slab * BLOCK, BLOCK, &act, BLOCK, COLUMNS, column);
         }
@@ -102,7 +119,7 @@ fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &m
         terms.push((&narrow.tiles, &lora.b));
     }
     let mut sums = vec![0.0f32; ROWS * d];
-    multiply_all(&tiles, &terms, &mut sums);
+    Terms::new(terms).multiply_all(&tiles, &mut sums);
     y.iter_mut().zip(x).zip(&sums).for_each(|((y, x), sum)| *y = x + sum);
     let mut column = 0;
     for narrow in narrow.iter().chain([&down]).flatten() {

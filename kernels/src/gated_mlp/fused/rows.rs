@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "tiles and what packs them have no safe form")]
 
+use std::ops::Range;
+
 use crate::amx::pack::{F32Rows, TileRows, left, right_from_rows};
 use crate::amx::{BLOCK, DEPTH, FETCH, LANES, TILE, Tiles};
 use crate::matmul::Pooled;
@@ -69,39 +71,89 @@ impl Left {
     }
 }
 
-/// Computes 32 rows and the 32 columns of a panel of `sum of left . right` into `c`, and fetches this slab's share
-/// of panel `next`, which is wanted after the last slab.
-pub(super) fn multiply(
-    tiles: &Tiles,
-    terms: &[(&Left, &Panels)],
-    slab: usize,
-    [panel, next]: [usize; 2],
-    c: &mut [f32],
-    ldc: usize,
-) {
-    const _: () = assert!(ROWS / BLOCK * FETCH == 2 * TILE * 2, "the slabs together fetch a panel");
-    assert!(c.len() >= (BLOCK - 1) * ldc + BLOCK, "the block does not fit");
-    let c = c.as_mut_ptr();
-    // SAFETY: `c` holds the block as just checked; the operands hold their tiles.
-    unsafe {
-        tiles.start(c, ldc, false);
-        for (left, right) in terms {
-            assert_eq!(left.k_tiles, right.k_tiles, "operands of different depth");
-            let next =
-                right.panel(next.min(right.count - 1))[0].wrapping_add(slab * right.k_tiles * FETCH / 2);
-            tiles.add_and_fetch(left.slab(slab), right.panel(panel), right.k_tiles, next);
-        }
-        tiles.store(c, ldc);
-    }
+/// Tiles of `k` that are multiplied in one turn: a slab of the left operand and a panel of the right one then fit
+/// into a first-level cache of 48 KB together.
+const CUT: usize = 9;
+
+/// A sum of products, cut along `k`.
+pub(super) struct Terms<'a> {
+    terms: Vec<(&'a Left, &'a Panels)>,
+    /// For each turn: which terms, and which of their tiles.
+    cuts: Vec<Vec<(usize, Range<usize>)>>,
 }
 
-/// Computes all [`ROWS`] rows of `sum of left . right` into `c`, panel by panel.
-pub(super) fn multiply_all(tiles: &Tiles, terms: &[(&Left, &Panels)], c: &mut [f32]) {
-    let panels = terms[0].1.count;
-    for panel in 0..panels {
-        for slab in 0..ROWS / BLOCK {
-            let c = &mut c[slab * BLOCK * panels * BLOCK + panel * BLOCK..];
-            multiply(tiles, terms, slab, [panel, panel + 1], c, panels * BLOCK);
+impl<'a> Terms<'a> {
+    /// `sum of left . right`.
+    pub(super) fn new(terms: Vec<(&'a Left, &'a Panels)>) -> Self {
+        let mut cuts: Vec<Vec<(usize, Range<usize>)>> = Vec::new();
+        for (index, (left, right)) in terms.iter().enumerate() {
+            assert_eq!(left.k_tiles, right.k_tiles, "operands of different depth");
+            let step = left.k_tiles.div_ceil(left.k_tiles.div_ceil(CUT));
+            for from in (0..left.k_tiles).step_by(step) {
+                let range = from..left.k_tiles.min(from + step);
+                match cuts.last_mut() {
+                    // A low-rank product is not worth a turn of its own.
+                    Some(last) if range.len() <= 2 => last.push((index, range)),
+                    _ => cuts.push(vec![(index, range)]),
+                }
+            }
+        }
+        Self { terms, cuts }
+    }
+
+    /// The turns.
+    pub(super) fn cuts(&self) -> Range<usize> {
+        0..self.cuts.len()
+    }
+
+    /// Computes 32 rows and the 32 columns of a panel into `c`, in turn `cut`, and fetches this slab's share of what
+    /// turn `next.0` wants of panel `next.1` once all slabs are through.
+    pub(super) fn multiply(
+        &self,
+        tiles: &Tiles,
+        cut: usize,
+        slab: usize,
+        panel: usize,
+        next: (usize, usize),
+        c: &mut [f32],
+        ldc: usize,
+    ) {
+        const _: () = assert!(ROWS / BLOCK * FETCH == 2 * TILE * 2, "the slabs together fetch a panel");
+        assert!(c.len() >= (BLOCK - 1) * ldc + BLOCK, "the block does not fit");
+        let c = c.as_mut_ptr();
+        let mut next = self.wanted(next, slab);
+        // SAFETY: `c` holds the block as just checked; the operands hold their tiles.
+        unsafe {
+            tiles.start(c, ldc, cut > 0);
+            for (term, range) in &self.cuts[cut] {
+                let (left, right) = self.terms[*term];
+                let [a, b] = [left.slab(slab), right.panel(panel)]
+                    .map(|halves| halves.map(|half| half.wrapping_add(range.start * TILE)));
+                tiles.add_and_fetch(a, b, range.len(), next);
+                next = next.wrapping_add(range.len() * FETCH / 2);
+            }
+            tiles.store(c, ldc);
+        }
+    }
+
+    /// Where a slab's share of a panel's tiles in a turn begins: half a column of tiles.
+    fn wanted(&self, (cut, panel): (usize, usize), slab: usize) -> *const u16 {
+        let (term, range) = &self.cuts[cut.min(self.cuts.len() - 1)][0];
+        let right = self.terms[*term].1;
+        let column = right.panel(panel.min(right.count - 1))[slab / 2 % 2];
+        column.wrapping_add((range.start * TILE) + slab % 2 * range.len() * TILE / 2)
+    }
+
+    /// Computes all [`ROWS`] rows into `c`.
+    pub(super) fn multiply_all(&self, tiles: &Tiles, c: &mut [f32]) {
+        let panels = self.terms[0].1.count;
+        for cut in self.cuts() {
+            for slab in 0..ROWS / BLOCK {
+                for panel in 0..panels {
+                    let c = &mut c[slab * BLOCK * panels * BLOCK + panel * BLOCK..];
+                    self.multiply(tiles, cut, slab, panel, (cut + 1, panel), c, panels * BLOCK);
+                }
+            }
         }
     }
 }
@@ -118,7 +170,7 @@ impl Narrow {
     pub(super) fn product(tiles: &Tiles, left: &Left, right: &Panels, lora: &LowRankPanels) -> Self {
         let width = right.count * BLOCK;
         let mut sums = vec![0.0f32; ROWS * width];
-        multiply_all(tiles, &[(left, right)], &mut sums);
+        Terms::new(vec![(left, right)]).multiply_all(tiles, &mut sums);
         let mut values = vec![0.0f32; ROWS * lora.rank];
         for (values, sums) in values.chunks_exact_mut(lora.rank).zip(sums.chunks_exact(width)) {
             values.iter_mut().zip(sums).for_each(|(value, sum)| *value = lora.scale * sum);
