@@ -16,7 +16,7 @@ test *filter:
 
 # Benches of one op, or of all.
 bench op="":
-    cargo bench -p seedcorn-kernels {{ if op == "" { "" } else { "--bench " + op } }}
+    cargo bench --workspace {{ if op == "" { "" } else { "--bench " + op } }}
 
 # Accept changed snapshots. Say in the commit why they changed.
 bless:

@@ -105,7 +105,8 @@ def disturbance(done):
 
 def generate_seedcorn(tools, group, config, threads, _steps):
     command = [tools.seedcorn, "generate", tools.model(group), "--raw", "--prompt", PROMPT, "--threads", str(threads),
-               "--max-new-tokens", str(NEW_TOKENS + 1), "--quantize", config.options["quantize"], "--offline"]
+               "--max-new-tokens", str(NEW_TOKENS + 1), "--quantize", config.options["quantize"],
+               "--compute", "bf16", "--offline"]
     done = measure.run(command, {"RAYON_NUM_THREADS": str(threads), **config.environment}, by_line=False)
     text = "".join(text for _, _, text in done.lines).removesuffix("\n")
     count = subprocess.run([tools.python, HERE / "count_tokens.py", tools.model(group)], input=text, text=True,

@@ -88,7 +88,7 @@ GROUPS = (
         peft("bf16-tinyllama", "bf16, LoRA in f32 (default)"),
     ), model="tinyllama", sequences=1),
     Group("generate", "generation, 128 tokens, one sequence", (
-        Config("seedcorn-generate", "Seedcorn NF4", "seedcorn", {"quantize": "nf4"}),
+        Config("seedcorn-generate", "Seedcorn NF4, bf16", "seedcorn", {"quantize": "nf4"}),
         Config("transformers-generate", "transformers bf16", "peer", {"dtype": "bfloat16"}),
     ), task="generate"),
 )
