@@ -45,6 +45,13 @@ fn threads_reruns_and_activations() {
         assert!(run("two", 2, &[]) == first, "{model}: 2 threads");
         assert!(run("three", 3, &[]) == first, "{model}: 3 threads");
         assert!(run("keep", 2, &["train.activation=keep"]) == first, "{model}: activations kept");
+        // What is kept of some blocks only, and what the machine has room for.
+        for (output, budget) in [("some", "train.memory_budget=1 MB"), ("free", "train.memory_budget=1 TiB")]
+        {
+            let found = run(output, 2, &["train.activation=auto", budget]);
+            assert!(found == first, "{model}: activations within a budget ({budget})");
+        }
+        assert!(run("auto", 1, &["train.activation=auto"]) == first, "{model}: within free memory");
         assert!(run("seed", 1, &["train.seed=4"]) != first, "{model}: another seed");
     }
 }
@@ -83,6 +90,20 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
             assert!(scratch.result(&output) == whole, "{model}: resumed after step {stop}");
         }
     }
+}
+
+/// What is kept changes no bit, so a run may go on with less than it started with.
+#[test]
+fn a_run_can_be_resumed_with_other_activations() {
+    let scratch = Scratch::new("llama", &samples(16, 5..30, 15));
+    let more = ["checkpoint.every_steps=2", "checkpoint.keep=100"];
+    scratch.train("whole", &with(&more, &["train.activation=keep"])).expect("a finished run");
+    copy(&scratch.path("whole"), &scratch.path("stopped"));
+    fs_err::remove_dir_all(scratch.path("stopped/adapter")).expect("removed");
+    fs_err::remove_dir_all(scratch.path("stopped/checkpoints/step-000004")).expect("removed");
+    let auto = ["train.activation=auto", "train.memory_budget=100 KB"];
+    scratch.resume("stopped", &with(&more, &auto)).expect("a finished run");
+    assert!(scratch.result("stopped") == scratch.result("whole"));
 }
 
 #[test]

@@ -8,7 +8,6 @@ use seedcorn::evaluate::Evaluation;
 use seedcorn::model::{Decoder, Input};
 use seedcorn::optimizer::Optimizer;
 use seedcorn::progress::{Observer, Progress, StepRecord};
-use seedcorn::recipe::Activation;
 use seedcorn::train::{Run, Settings, train};
 use seedcorn_adapters::Adapter;
 use seedcorn_data::Stream;
@@ -60,7 +59,7 @@ pub(crate) fn by_hand<'a>(
             steps: prepared.steps,
             seed: 0,
             dropout: 0.0,
-            activation: Activation::Recompute,
+            kept_blocks: 0,
             eval_micro_batch: 1,
             eval_every: 0,
             eval_max_samples: None,

@@ -6,14 +6,16 @@ use seedcorn_tests::scratch::{Scratch, Tokens, samples};
 
 /// Sums in another order may differ by this much, relatively.
 const CLOSE: f64 = 1e-5;
-/// In bf16 a sum that differs in its last bit can round an operand of the next product to its neighbour, 2^-8
-/// away, and at this learning rate each step widens that. Measured over the tiers and four steps: at most 2.7e-4 of
-/// the loss and 4.5e-4 of the gradient norm; below 1e-6 in the first step.
-const CLOSE_BF16: f64 = 1e-3;
+/// In bf16 a sum that differs in its last bit can round an operand of the next product to its neighbour, 2^-8 away, and
+/// each step widens that. Measured over the tiers and four steps: at most 2.2e-4 of the loss and 1.2e-3 of the
+/// gradient norm; below 1e-5 in the first step.
+const CLOSE_BF16: f64 = 2.5e-3;
 
 /// A model, how it computes, and how much its losses may differ.
-const VARIANTS: [(&str, &str, f64); 2] =
-    [("llama", "model.compute=f32", CLOSE), ("wide", "model.compute=bf16", CLOSE_BF16)];
+const VARIANTS: [(&str, [&str; 2], f64); 2] = [
+    ("llama", ["model.compute=f32", "optimizer.lr=1e-2"], CLOSE),
+    ("wide", ["model.compute=bf16", "optimizer.lr=1e-3"], CLOSE_BF16),
+];
 
 fn assert_close(what: &str, got: &[f64], expected: &[f64], close: f64) {
     assert_eq!(got.len(), expected.len(), "{what}");
@@ -35,12 +37,12 @@ fn uneven() -> Vec<Tokens> {
 
 #[test]
 fn micro_batches_change_nothing() {
-    for (model, compute, close) in VARIANTS {
+    for (model, [compute, rate], close) in VARIANTS {
         let scratch = Scratch::new(model, &uneven());
         let run = |micro_batch: u64| {
             let output = format!("micro-{micro_batch}");
             let size = format!("train.micro_batch={micro_batch}");
-            scratch.train(&output, &[compute, &size]).expect("a finished run");
+            scratch.train(&output, &[compute, rate, &size]).expect("a finished run");
             (scratch.steps(&output, "loss"), scratch.steps(&output, "grad_norm"))
         };
         let one = run(1);
@@ -55,7 +57,7 @@ fn micro_batches_change_nothing() {
 
 #[test]
 fn packing_changes_nothing() {
-    for (model, compute, close) in VARIANTS {
+    for (model, [compute, rate], close) in VARIANTS {
         let scratch = Scratch::new(model, &uneven());
         let packing =
             ["data.packing=true", "data.max_length=48", "train.batch_size=1", "train.micro_batch=1"];
@@ -65,9 +67,9 @@ fn packing_changes_nothing() {
         assert!((2..8).contains(&packs), "{packs} packs of 8 samples");
         // All samples are in each step, so the order of epochs does not matter.
         let all = format!("train.batch_size={packs}");
-        let packed = [compute, packing[0], packing[1], &all, "train.micro_batch=1"];
+        let packed = [compute, rate, packing[0], packing[1], &all, "train.micro_batch=1"];
         scratch.train("packed", &packed).expect("a finished run");
-        scratch.train("plain", &[compute]).expect("a finished run");
+        scratch.train("plain", &[compute, rate]).expect("a finished run");
         for what in ["loss", "grad_norm", "trained_tokens"] {
             let (packed, plain) = (scratch.steps("packed", what), scratch.steps("plain", what));
             assert_close(&format!("{model}: {what}"), &packed, &plain, close);

@@ -5,4 +5,5 @@ mod faults;
 mod frozen;
 mod kills;
 mod losses;
+mod memory;
 mod repository;

@@ -126,6 +126,16 @@ impl Scratch {
             .collect()
     }
 
+    /// Returns what was measured at the last step, such as `peak_memory_bytes`.
+    ///
+    /// # Panics
+    /// When there are no metrics, or none of this name.
+    pub fn measured(&self, output: &str, key: &str) -> f64 {
+        let text = fs_err::read_to_string(self.path(output).join("metrics.jsonl")).expect("metrics");
+        let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row"));
+        rows.filter_map(|row| row.get(key)?.as_f64()).next_back().expect("a measured step")
+    }
+
     /// Returns one number of every step, such as `loss`.
     ///
     /// # Panics

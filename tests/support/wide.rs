@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::scratch::Random;
 
 /// Blocks of the model.
-pub const LAYERS: usize = 3;
+pub const LAYERS: usize = 6;
 /// Hidden size, and width of the feed-forward layer: each a multiple of two tiles.
 const D: usize = 128;
 const F: usize = 192;
@@ -19,7 +19,7 @@ const KEY_HEADS: usize = 1;
 const HEAD_DIM: usize = 64;
 const VOCABULARY: usize = 256;
 
-/// Writes a Llama of three blocks in Hugging Face layout, with tied embeddings and values drawn from `seed`.
+/// Writes a small Llama in Hugging Face layout, with tied embeddings and values drawn from `seed`.
 ///
 /// # Panics
 /// When it cannot be written.

@@ -13,6 +13,7 @@ use seedcorn_data::{Dataset, LoadOptions, SourceSpec, Split, Stream, StreamConfi
 use seedcorn_kernels::frozen::Compute;
 
 use crate::base::{self, Base};
+use crate::memory;
 use crate::model::Precision;
 use crate::recipe::{self, AdapterStart, DataSource, Length, Recipe};
 use crate::schedule::Schedule;
@@ -41,6 +42,8 @@ pub struct Prepared {
     pub steps: u64,
     /// Learning rate by step.
     pub schedule: Schedule,
+    /// What is kept for the backward pass.
+    pub memory: memory::Plan,
 }
 
 /// Finds, fetches and reads everything that a recipe names, up to the weights.
@@ -97,6 +100,8 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         Length::Epochs(epochs) => epochs.saturating_mul(order.steps_per_epoch()),
     };
     let schedule = Schedule::new(&recipe.schedule, recipe.optimizer.lr, steps)?;
+    let longest = dataset.samples().iter().map(seedcorn_data::Sample::tokens).max().unwrap_or(0);
+    let memory = memory::plan(&recipe, &base.spec, &weights, longest)?;
     Ok(Prepared {
         recipe,
         base,
@@ -109,6 +114,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         order,
         steps,
         schedule,
+        memory,
     })
 }
 

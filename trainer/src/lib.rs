@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod export;
 pub mod generate;
 pub mod log;
+pub mod memory;
 pub mod merge;
 pub mod model;
 pub mod optimizer;

@@ -3,6 +3,7 @@
 use seedcorn_data::Statistics;
 
 use crate::build::Prepared;
+use crate::recipe::shown_bytes;
 
 /// Describes the run: model, data, adapter and the arithmetic of a step.
 pub fn lines(prepared: &Prepared) -> Vec<String> {
@@ -13,7 +14,7 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
     let unit = if recipe.data.packing { "pack" } else { "sequence" };
     let sum = |count: fn(&Statistics) -> u64| dataset.statistics().iter().map(count).sum::<u64>();
     let eval: usize = dataset.eval().iter().map(|source| source.samples.len()).sum();
-    vec![
+    let mut lines = vec![
         format!(
             "model: {} ({}, {:.1} M parameters, {} layers)",
             base.name,
@@ -36,7 +37,21 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
             prepared.order.units_per_epoch(),
             prepared.steps
         ),
-    ]
+    ];
+    if let Some(budget) = prepared.memory.budget {
+        lines.push(kept(&prepared.memory, budget, spec.num_layers));
+    }
+    lines
+}
+
+/// Describes what was chosen to be kept. What the forward pass cannot do without may be more than the budget.
+fn kept(memory: &crate::memory::Plan, budget: u64, layers: usize) -> String {
+    let (bytes, shown) = (shown_bytes(memory.bytes), shown_bytes(budget));
+    let over = if memory.bytes > budget { ", which is less than the inputs of the blocks take" } else { "" };
+    format!(
+        "activations: {} of {layers} blocks kept; {bytes} for {} tokens at once, of a budget of {shown}{over}",
+        memory.kept_blocks, memory.tokens
+    )
 }
 
 /// Says what was cut, dropped or looks wrong while the data was read: nothing of this is silent.

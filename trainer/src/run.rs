@@ -141,7 +141,7 @@ fn settings(prepared: &Prepared) -> Settings {
         steps: prepared.steps,
         seed: recipe.train.seed,
         dropout: recipe.adapter.dropout as f32,
-        activation: recipe.train.activation,
+        kept_blocks: prepared.memory.kept_blocks,
         eval_micro_batch: recipe.train.micro_batch as usize,
         eval_every: eval.map_or(0, |eval| eval.every_steps),
         eval_max_samples: eval.and_then(|eval| eval.max_samples).map(|samples| samples as usize),

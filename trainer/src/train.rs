@@ -13,7 +13,6 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{Decoder, Gradients, Input, Tree};
 use crate::optimizer::Optimizer;
 use crate::progress::{Observer, Progress, StepRecord};
-use crate::recipe::Activation;
 use crate::schedule::Schedule;
 use crate::snapshot::Checkpoints;
 
@@ -50,8 +49,8 @@ pub struct Settings {
     pub seed: u64,
     /// Probability that an element of an adapter's input is zeroed.
     pub dropout: f32,
-    /// What the forward pass keeps.
-    pub activation: Activation,
+    /// The last blocks, whose graphs are kept for the backward pass; the others keep their inputs.
+    pub kept_blocks: usize,
     /// Samples that go through the model at once in evaluation.
     pub eval_micro_batch: usize,
     /// Steps between evaluations; 0 evaluates only before step 1 and at the end.
@@ -161,7 +160,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         for batch in micro_batches.iter().filter(|batch| batch.target_tokens() > 0) {
             let dropout = DropoutPlan { probability: cfg.dropout, seed: cfg.seed, micro_batch: batch.index };
             let input = Input::from(batch);
-            tree.push(model.loss_and_gradients(&input, &adapter, Some(dropout), cfg.activation));
+            tree.push(model.loss_and_gradients(&input, &adapter, Some(dropout), cfg.kept_blocks));
         }
         let (loss_sum, gradients) = tree.finish().expect("the stream gives only steps that train something");
         let loss = loss_sum / trained_tokens as f64;

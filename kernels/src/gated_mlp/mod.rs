@@ -135,16 +135,19 @@ pub fn gated_mlp(x: Tensor<2>, norm: Tensor<1>, eps: f32, parts: &[Part; 3], kin
     Tensor::from_dispatch(Dispatch::gated_mlp(inputs.into(), config))
 }
 
+/// Whether the kernel on tiles takes parts of these widths `(d, f)`, which all have no bias and no dropout, so that
+/// nothing as wide as `f` is kept for the backward pass.
+pub fn is_fused(tokens: usize, [d, f]: [usize; 2], compute: Compute) -> bool {
+    let tiles = cfg!(target_arch = "x86_64") && isa::tier() == Tier::Amx && tokens >= 16;
+    tiles && compute == Compute::Bf16 && d.is_multiple_of(64) && f.is_multiple_of(64)
+}
+
 /// Whether the fused kernel takes the call: bf16 on tiles, whole tiles of widths, no bias, no dropout, and enough rows.
 fn fits(tokens: usize, parts: &[Part; 3]) -> bool {
-    let tiles = cfg!(target_arch = "x86_64") && isa::tier() == Tier::Amx && tokens >= 16;
-    let plain = |part: &Part| {
-        let [out, width] = part.weight.shape();
+    parts.iter().all(|part| {
         let dropout = part.factors.as_ref().is_some_and(|factors| factors.dropout.is_some());
-        let whole = width.is_multiple_of(64) && out.is_multiple_of(64);
-        whole && part.bias.is_none() && !dropout && part.weight.compute() == Compute::Bf16
-    };
-    tiles && parts.iter().all(plain)
+        part.bias.is_none() && !dropout && is_fused(tokens, part.weight.shape(), part.weight.compute())
+    })
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -8,7 +8,7 @@ mod usage;
 pub use metrics::{EvalRow, Metrics, StepRow, read_steps};
 pub use progress::{Progress, Verbosity};
 pub use run_log::RunLog;
-pub use usage::{cpu_seconds, peak_memory_bytes};
+pub use usage::{available_memory_bytes, cpu_seconds, peak_memory_bytes};
 
 use std::io::{self, Write};
 

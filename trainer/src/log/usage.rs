@@ -32,7 +32,21 @@ fn peak_from_status() -> Option<u64> {
 }
 
 fn parse_status(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kib_line(status, "VmHWM:")
+}
+
+/// Returns the memory that a process can take without making the system swap, in bytes, or `None` where it does not
+/// say.
+///
+/// # Source
+/// Linux: `MemAvailable` of `/proc/meminfo`. It does not know of a container's own limit.
+pub fn available_memory_bytes() -> Option<u64> {
+    kib_line(&fs_err::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// Finds a line like `name  12 kB` and returns its bytes.
+fn kib_line(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -70,6 +84,14 @@ mod tests {
         assert_eq!(parse_status("VmPeak:\t 9 kB\nVmHWM:\t    1234 kB\nVmRSS: 1 kB\n"), Some(1234 * 1024));
         assert_eq!(parse_status("VmRSS: 1 kB\n"), None);
         assert_eq!(parse_status("VmHWM: 99999999999999999999 kB\n"), None);
+    }
+
+    #[test]
+    fn reads_the_free_memory() {
+        let text = "MemTotal:  9 kB\nMemAvailable:   24 kB\n";
+        assert_eq!(kib_line(text, "MemAvailable:"), Some(24 * 1024));
+        assert_eq!(kib_line("MemTotal:  9 kB\n", "MemAvailable:"), None);
+        assert!(!cfg!(target_os = "linux") || available_memory_bytes().expect("this system says") > 0);
     }
 
     #[test]

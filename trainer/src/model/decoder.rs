@@ -16,7 +16,6 @@ use super::block::{Block, Leaves, Shared};
 use super::gradients::Gradients;
 use super::input::{Adapted, Input};
 use super::spec::ModelSpec;
-use crate::recipe::Activation;
 
 /// A causal language model with frozen weights.
 #[derive(Debug)]
@@ -79,19 +78,20 @@ impl Decoder {
         self.head_logits(self.hidden(input, Adapted::evaluated(adapter)))
     }
 
-    /// Computes the sum of the token losses and its gradient with respect to every factor of the adapter.
+    /// Computes the sum of the token losses and its gradient with respect to every factor of the adapter. The last
+    /// `kept_blocks` blocks keep their graphs, the others their inputs; the bits are the same for any number.
     pub fn loss_and_gradients(
         &self,
         input: &Input,
         adapter: &Adapter,
         dropout: Option<seedcorn_adapters::DropoutPlan>,
-        activation: Activation,
+        kept_blocks: usize,
     ) -> (f64, Gradients) {
         let adapted = Adapted { adapter: Some(adapter), dropout, tracked: true };
         let mut kept = Vec::with_capacity(self.blocks.len());
         let mut x = self.embedded(&input.input_ids);
         for (layer, block) in self.blocks.iter().enumerate() {
-            if activation == Activation::Keep {
+            if self.blocks.len() - layer <= kept_blocks {
                 let graph = self.graph(layer, x, input, adapted);
                 x = graph.y.clone().inner();
                 kept.push(Kept::Graph(Box::new(graph)));

@@ -110,6 +110,8 @@ pub enum Activation {
     Recompute,
     /// Everything.
     Keep,
+    /// Everything of as many blocks as fit `train.memory_budget`, the inputs of the others.
+    Auto,
 }
 
 /// Update rule.

@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 
 /// Tables and keys that change where results go or what is shown, never a bit of the result.
 const WITHOUT_EFFECT: [&str; 3] = ["output", "log", "checkpoint"];
+/// The same of `[train]`: what is kept and what is computed again give the same bits.
+const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];
 
 impl Recipe {
     /// Writes the recipe with every default, in the order of the fields.
@@ -12,11 +14,15 @@ impl Recipe {
         toml::to_string(&self.table()).expect("a table of plain values can be written")
     }
 
-    /// Writes the parts that decide the bits of the result: everything but `output`, `log` and `checkpoint`.
+    /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`,
+    /// `train.activation` and `train.memory_budget`.
     pub fn canonical_toml(&self) -> String {
         let mut table = self.table();
         for key in WITHOUT_EFFECT {
             table.remove(key);
+        }
+        if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
+            train.retain(|key, _| !TRAIN_WITHOUT_EFFECT.contains(&key));
         }
         toml::to_string(&table).expect("a table of plain values can be written")
     }

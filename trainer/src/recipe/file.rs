@@ -3,6 +3,7 @@
 //! The names of these fields are the only list of keys in the program: near names for misspelt keys and the
 //! check of `docs/recipe.md` are read from them (see `schema`).
 
+use super::byte_size::ByteSize;
 use super::choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
 };
@@ -120,6 +121,7 @@ pub struct TrainFile {
     pub seed: Option<u64>,
     pub max_grad_norm: Option<f64>,
     pub activation: Option<Activation>,
+    pub memory_budget: Option<ByteSize>,
 }
 
 /// `[optimizer]`.

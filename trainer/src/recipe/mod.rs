@@ -6,6 +6,7 @@
 //!
 //! A path is relative to where it is written: the recipe's folder in a recipe, the working folder in `--set`.
 
+mod byte_size;
 mod choice;
 mod digest;
 mod error;
@@ -20,6 +21,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 
+pub use byte_size::{ByteSize, shown as shown_bytes};
 pub use choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
 };

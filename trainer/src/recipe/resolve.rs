@@ -1,5 +1,6 @@
 //! From what was typed to a checked recipe: defaults, ranges, and settings that would be ignored.
 
+use super::byte_size::ByteSize;
 use super::error::RecipeError;
 use super::file::{AdapterFile, DataFile, ModelFile, RecipeFile, SourceFile, Targets};
 use super::location::Location;
@@ -8,7 +9,7 @@ use super::settings::{
     Adapter, AdapterStart, Checkpoint, Data, DataSource, Eval, Export, Length, Log, LoraShape, Model,
     Optimizer, Recipe, Schedule, Train,
 };
-use super::{Format, Quantize, ScheduleKind, TrainOn};
+use super::{Activation, Format, Quantize, ScheduleKind, TrainOn};
 use std::path::Path;
 
 /// The only layout of a recipe so far.
@@ -266,6 +267,10 @@ fn train(file: &RecipeFile) -> Result<Train> {
         _ => {}
     }
     let max_grad_norm = file.max_grad_norm.unwrap_or(1.0);
+    let activation = file.activation.unwrap_or_default();
+    if file.memory_budget.is_some() && activation != Activation::Auto {
+        return Err(no_effect("train.memory_budget", "without `train.activation = \"auto\"`"));
+    }
     Ok(Train {
         batch_size,
         micro_batch,
@@ -273,8 +278,14 @@ fn train(file: &RecipeFile) -> Result<Train> {
         epochs: file.epochs.map(|epochs| count("train.epochs", epochs)).transpose()?,
         seed: file.seed.unwrap_or(0),
         max_grad_norm: number("train.max_grad_norm", max_grad_norm, "at least 0", |x| x >= 0.0)?,
-        activation: file.activation.unwrap_or_default(),
+        activation,
+        memory_budget: file.memory_budget.as_ref().map(memory_budget).transpose()?,
     })
+}
+
+fn memory_budget(size: &ByteSize) -> Result<u64> {
+    let must = "a size of at least one byte, like `4 GiB` or 4000000000";
+    size.bytes().filter(|&bytes| bytes > 0).ok_or_else(|| range("train.memory_budget", must, size))
 }
 
 fn optimizer(file: &RecipeFile) -> Result<Optimizer> {

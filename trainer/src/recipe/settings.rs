@@ -166,6 +166,10 @@ pub struct Train {
     pub max_grad_norm: f64,
     /// What the forward pass keeps.
     pub activation: Activation,
+    /// Most bytes that may be kept for the backward pass; absent when `activation` does not ask, or when the
+    /// machine's free memory decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_budget: Option<u64>,
 }
 
 /// How long a run is.

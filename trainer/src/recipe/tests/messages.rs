@@ -69,8 +69,12 @@ fn wrong_types_name_both_sides() {
             "`model.quantize` in `r/recipe.toml` at line 2 is `nf5`, which is none of `none`, `nf4`, `int8`",
         ),
         (
-            "[train]\nactivation = \"auto\"\n",
-            "`train.activation` in `r/recipe.toml` at line 2 is `auto`, which is none of `recompute`, `keep`",
+            "[train]\nactivation = \"atuo\"\n",
+            "`train.activation` in `r/recipe.toml` at line 2 is `atuo`, which is none of `recompute`, `keep`, `auto`",
+        ),
+        (
+            "[train]\nmemory_budget = true\n",
+            "`train.memory_budget` in `r/recipe.toml` at line 2 must be a number of bytes or a size like `4 GiB`, got boolean `true`",
         ),
     ];
     for (text, expected) in cases {
@@ -185,6 +189,7 @@ fn an_override_can_supply_what_the_file_lacks() {
 fn refuses_what_would_be_ignored() {
     let cases = [
         ("[model]", "[model]\ndouble_quant = true", "model.double_quant"),
+        ("[train]", "[train]\nmemory_budget = \"4 GiB\"", "train.memory_budget"),
         ("[train]", "[schedule]\nkind = \"constant\"\nmin_ratio = 0.1\n[train]", "schedule.min_ratio"),
         ("[train]", "[eval]\nevery_steps = 5\n[train]", "eval.every_steps"),
         ("[train]", "[checkpoint]\nevery_steps = 0\nkeep = 1\n[train]", "checkpoint.keep"),
@@ -215,6 +220,18 @@ fn refuses_values_out_of_range() {
     let cases: Vec<(String, &str)> = vec![
         (with(MINIMAL, "version = 1", "version = 2"), "recipe version 2 is not known, only 1"),
         (with(MINIMAL, "batch_size = 8", "batch_size = 0"), "`train.batch_size` must be at least 1, got `0`"),
+        (
+            with(MINIMAL, "[train]", "[train]\nactivation = \"auto\"\nmemory_budget = \"4 gigs\""),
+            "`train.memory_budget` must be a size of at least one byte, like `4 GiB` or 4000000000, got `4 gigs`",
+        ),
+        (
+            with(MINIMAL, "[train]", "[train]\nactivation = \"auto\"\nmemory_budget = -1"),
+            "`train.memory_budget` must be a size of at least one byte, like `4 GiB` or 4000000000, got `-1`",
+        ),
+        (
+            with(MINIMAL, "[train]", "[train]\nactivation = \"auto\"\nmemory_budget = \"0.1 B\""),
+            "`train.memory_budget` must be a size of at least one byte, like `4 GiB` or 4000000000, got `0.1 B`",
+        ),
         (with(MINIMAL, "steps = 20", "steps = 0"), "`train.steps` must be at least 1, got `0`"),
         (
             with(MINIMAL, "steps = 20", "steps = 20\nepochs = 1"),

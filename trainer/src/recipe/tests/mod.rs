@@ -181,9 +181,12 @@ sample = true
 
 #[test]
 fn a_written_recipe_resolves_to_itself() {
-    for text in
-        [MINIMAL, FULL, &with(FULL, "quantize = \"nf4\"\ndouble_quant = false", "quantize = \"int8\"")]
-    {
+    for text in [
+        MINIMAL,
+        FULL,
+        &with_budget(),
+        &with(FULL, "quantize = \"nf4\"\ndouble_quant = false", "quantize = \"int8\""),
+    ] {
         let recipe = resolve(text).expect("valid");
         let mut again = resolve(&recipe.to_toml()).expect("what we write is a recipe");
         assert_eq!(again.digest(), recipe.digest());
@@ -198,6 +201,7 @@ fn every_key_is_accepted_and_carried() {
     let typed: toml::Table = toml::from_str(FULL).expect("TOML");
     let variants = [
         ("train.steps", with(FULL, "epochs = 2", "steps = 20")),
+        ("train.memory_budget", with_budget()),
         ("data.eval_fraction", with(&without_eval(), "packing", "eval_fraction = 0.1\npacking")),
         ("data.eval_count", with(&without_eval(), "packing", "eval_count = 4\npacking")),
         ("adapter.from", from_recipe()),
@@ -221,6 +225,10 @@ fn every_key_is_accepted_and_carried() {
         );
         assert!(variant.is_some() || has(&typed, &key), "`{key}` is in no test recipe");
     }
+}
+
+fn with_budget() -> String {
+    with(FULL, "activation = \"keep\"", "activation = \"auto\"\nmemory_budget = \"1.5 GB\"")
 }
 
 fn without_eval() -> String {
@@ -248,10 +256,19 @@ fn has(table: &toml::Table, key: &str) -> bool {
 #[test]
 fn digest_ignores_where_and_what_is_shown_only() {
     let base = resolve(FULL).expect("valid").digest();
-    let same = ["output=elsewhere", "log.sample=true", "checkpoint.every_steps=1", "checkpoint.keep=9"];
+    let same = [
+        "output=elsewhere",
+        "log.sample=true",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep=9",
+        "train.activation=recompute",
+        "train.activation=auto",
+    ];
     for text in same {
         assert_eq!(resolve_with(FULL, &[text]).expect("valid").digest(), base, "{text}");
     }
+    let budget = resolve_with(FULL, &["train.activation=auto", "train.memory_budget=1 GiB"]).expect("valid");
+    assert_eq!((budget.digest(), budget.train.memory_budget), (base.clone(), Some(1 << 30)));
     let other =
         ["train.seed=4", "adapter.rank=9", "optimizer.lr=2e-3", "eval.max_samples=6", "data.packing=true"];
     for text in other {

@@ -1,0 +1,120 @@
+//! How many blocks keep what their backward pass needs, so that it fits a budget.
+//!
+//! The choice never changes a bit of the result: a block that is computed again gives the same values.
+
+use std::collections::HashMap;
+
+use seedcorn_adapters::lora::LoraWeights;
+use seedcorn_kernels::frozen::Compute;
+use seedcorn_kernels::gated_mlp;
+
+use crate::build::precision;
+use crate::error::Explained;
+use crate::log::available_memory_bytes;
+use crate::model::{ModelSpec, Precision};
+use crate::recipe::{Activation, Quantize, Recipe};
+
+/// Share of the free memory that is taken without `train.memory_budget`, once the weights are in. The rest is for
+/// what a block needs while it is computed, the optimizer, evaluation, and the page cache.
+const SHARE: f64 = 0.6;
+
+/// What is kept between the forward and the backward pass of a micro-batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The last blocks, of which everything is kept; the backward pass needs them first.
+    pub kept_blocks: usize,
+    /// Tokens of the largest micro-batch.
+    pub tokens: usize,
+    /// Bytes that all blocks keep then.
+    pub bytes: u64,
+    /// The most bytes that they may keep, where a budget decided.
+    pub budget: Option<u64>,
+}
+
+/// Decides for a recipe; `longest` is the length of the longest sample.
+///
+/// # Errors
+/// With `train.activation = "auto"` and no budget, where the system does not say how much memory is free.
+pub fn plan(
+    recipe: &Recipe,
+    spec: &ModelSpec,
+    weights: &[LoraWeights],
+    longest: usize,
+) -> Result<Plan, Explained> {
+    let precision = precision(&recipe.model);
+    let length = if recipe.data.packing { recipe.data.max_length as usize } else { longest };
+    let tokens = length.saturating_mul(recipe.train.micro_batch as usize);
+    let layers = spec.num_layers;
+    let graphs = graph_bytes(spec, weights, tokens, precision, recipe.adapter.dropout > 0.0);
+    let input = 4 * tokens as u64 * spec.hidden_size as u64;
+    let bytes = |kept: usize| (layers - kept) as u64 * input + graphs[layers - kept..].iter().sum::<u64>();
+    let budget = match (recipe.train.activation, recipe.train.memory_budget) {
+        (Activation::Auto, Some(budget)) => Some(budget),
+        (Activation::Auto, None) => Some(default_budget(spec, precision)?),
+        _ => None,
+    };
+    let kept_blocks = match (recipe.train.activation, budget) {
+        (Activation::Keep, _) => layers,
+        (_, Some(budget)) => (0..=layers).rev().find(|&kept| bytes(kept) <= budget).unwrap_or(0),
+        _ => 0,
+    };
+    Ok(Plan { kept_blocks, tokens, bytes: bytes(kept_blocks), budget })
+}
+
+/// Estimates what the graph of each block keeps, in bytes.
+///
+/// For each token, in f32: the input and its norm, queries, keys and values (once more where heads are normed),
+/// the heads and their log-sum-exp, the input of the feed-forward half, and every adapter's low-rank product. Where
+/// that half is not the fused kernel: its normed input, gate, up, and what goes into the down projection.
+fn graph_bytes(
+    spec: &ModelSpec,
+    weights: &[LoraWeights],
+    tokens: usize,
+    precision: Precision,
+    dropout: bool,
+) -> Vec<u64> {
+    let (d, f, heads) = (spec.hidden_size, spec.intermediate_size, spec.heads);
+    let fused = gated_mlp::is_fused(tokens, [d, f], precision.compute) && !dropout && !spec.mlp_bias;
+    let qkv = (heads.q_size() + 2 * heads.kv_size()) * if spec.qk_norm { 2 } else { 1 };
+    let feed_forward = if fused { d } else { 2 * d + 3 * f };
+    let width = 2 * d + qkv + heads.q_size() + heads.num_heads + feed_forward;
+    let ranks: HashMap<&str, usize> = weights.iter().map(|one| (one.name.as_str(), one.rank)).collect();
+    let modules = spec.linear_modules();
+    // The output head stands last, after the same number of layers in every block.
+    modules[..modules.len() - 1]
+        .chunks_exact(modules.len() / spec.num_layers)
+        .map(|block| {
+            let ranks = block.iter().filter_map(|module| ranks.get(module.name.as_str())).sum::<usize>();
+            4 * tokens as u64 * (width + ranks) as u64
+        })
+        .collect()
+}
+
+fn default_budget(spec: &ModelSpec, precision: Precision) -> Result<u64, Explained> {
+    let available = available_memory_bytes().ok_or_else(|| {
+        Explained::usage("this system does not say how much memory is free")
+            .with_hint("set `train.memory_budget`, like `4 GiB`")
+    })?;
+    Ok((available.saturating_sub(weight_bytes(spec, precision)) as f64 * SHARE) as u64)
+}
+
+/// Estimates the bytes of the frozen weights, which are not in memory yet.
+fn weight_bytes(spec: &ModelSpec, precision: Precision) -> u64 {
+    let dense = match precision.compute {
+        Compute::F32 => 32,
+        Compute::Bf16 => 16,
+    };
+    let linear_bits = match precision.quantize {
+        Quantize::None => dense,
+        // Scales take up to half a bit more.
+        Quantize::Nf4 => 5,
+        Quantize::Int8 => 9,
+    };
+    let modules = spec.linear_modules();
+    let of = |module: &seedcorn_adapters::target::LinearModule| {
+        module.in_features as u64 * module.out_features as u64
+    };
+    let linear: u64 = modules[..modules.len() - 1].iter().map(of).sum();
+    let all: u64 = spec.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
+    (linear * linear_bits + all.saturating_sub(linear) * dense) / 8
+}
