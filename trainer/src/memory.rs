@@ -45,9 +45,11 @@ pub fn plan(
     let length = if recipe.data.packing { recipe.data.max_length as usize } else { longest };
     let tokens = length.saturating_mul(recipe.train.micro_batch as usize);
     let layers = spec.num_layers;
-    let graphs = graph_bytes(spec, weights, tokens, precision, recipe.adapter.dropout > 0.0);
-    let input = 4 * tokens as u64 * spec.hidden_size as u64;
-    let bytes = |kept: usize| (layers - kept) as u64 * input + graphs[layers - kept..].iter().sum::<u64>();
+    let blocks = block_bytes(spec, weights, tokens, precision, recipe.adapter.dropout > 0.0);
+    let bytes = |kept: usize| {
+        let (again, kept) = blocks.split_at(layers - kept);
+        again.iter().map(|block| block.again).sum::<u64>() + kept.iter().map(|block| block.kept).sum::<u64>()
+    };
     let budget = match (recipe.train.activation, recipe.train.memory_budget) {
         (Activation::Auto, Some(budget)) => Some(budget),
         (Activation::Auto, None) => Some(default_budget(spec, precision)?),
@@ -61,18 +63,29 @@ pub fn plan(
     Ok(Plan { kept_blocks, tokens, bytes: bytes(kept_blocks), budget })
 }
 
-/// Estimates what the graph of each block keeps, in bytes.
+/// Bytes of one block between the forward and the backward pass.
+struct BlockBytes {
+    /// Where it is computed again.
+    again: u64,
+    /// Where its graphs are kept.
+    kept: u64,
+}
+
+/// Estimates what each block keeps.
 ///
-/// For each token, in f32: the input and its norm, queries, keys and values (once more where heads are normed),
+/// Computed again, in f32 for each token: the input, and with the fused feed-forward kernel that half's graph.
+/// Kept: the input and its norm, queries, keys and values (once more where heads are normed),
 /// the heads and their log-sum-exp, the input of the feed-forward half, and every adapter's low-rank product. Where
 /// that half is not the fused kernel: its normed input, gate, up, and what goes into the down projection.
-fn graph_bytes(
+fn block_bytes(
     spec: &ModelSpec,
     weights: &[LoraWeights],
     tokens: usize,
     precision: Precision,
     dropout: bool,
-) -> Vec<u64> {
+) -> Vec<BlockBytes> {
+    /// Gate, up and down stand last in a block.
+    const FEED_FORWARD: usize = 3;
     let (d, f, heads) = (spec.hidden_size, spec.intermediate_size, spec.heads);
     let fused = gated_mlp::is_fused(tokens, [d, f], precision.compute) && !dropout && !spec.mlp_bias;
     let qkv = (heads.q_size() + 2 * heads.kv_size()) * if spec.qk_norm { 2 } else { 1 };
@@ -84,8 +97,12 @@ fn graph_bytes(
     modules[..modules.len() - 1]
         .chunks_exact(modules.len() / spec.num_layers)
         .map(|block| {
-            let ranks = block.iter().filter_map(|module| ranks.get(module.name.as_str())).sum::<usize>();
-            4 * tokens as u64 * (width + ranks) as u64
+            let of = |modules: &[seedcorn_adapters::target::LinearModule]| {
+                modules.iter().filter_map(|module| ranks.get(module.name.as_str())).sum::<usize>()
+            };
+            let half = if fused { d + of(&block[block.len() - FEED_FORWARD..]) } else { 0 };
+            let floats = |width: usize| 4 * tokens as u64 * width as u64;
+            BlockBytes { again: floats(d + half), kept: floats(width + of(block)) }
         })
         .collect()
 }

@@ -135,10 +135,12 @@ pub fn gated_mlp(x: Tensor<2>, norm: Tensor<1>, eps: f32, parts: &[Part; 3], kin
     Tensor::from_dispatch(Dispatch::gated_mlp(inputs.into(), config))
 }
 
-/// Whether the kernel on tiles takes parts of these widths `(d, f)`, which all have no bias and no dropout, so that
-/// nothing as wide as `f` is kept for the backward pass.
+/// Whether the kernel on tiles takes parts of these widths `(d, f)`, without bias and dropout; then nothing as wide as
+/// `f` is kept for the backward pass.
 pub fn is_fused(tokens: usize, [d, f]: [usize; 2], compute: Compute) -> bool {
-    let tiles = cfg!(target_arch = "x86_64") && isa::tier() == Tier::Amx && tokens >= 16;
+    /// Bytes of packed weights that the outer caches hold: every stretch of rows reads them all.
+    const MOST: usize = 32 << 20;
+    let tiles = cfg!(target_arch = "x86_64") && isa::tier() == Tier::Amx && tokens >= 16 && 6 * d * f <= MOST;
     tiles && compute == Compute::Bf16 && d.is_multiple_of(64) && f.is_multiple_of(64)
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout, attention};
 use seedcorn_kernels::gated_act::GatedKind;
-use seedcorn_kernels::gated_mlp::gated_mlp;
+use seedcorn_kernels::gated_mlp::{self, gated_mlp};
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
 use seedcorn_kernels::qk_norm::qk_norm;
 use seedcorn_kernels::rms_norm::rms_norm;
@@ -59,9 +59,22 @@ impl Block {
         adapted: Adapted,
         leaves: &mut Leaves,
     ) -> Tensor<2> {
+        let x_td = self.attention_half(x_td, input, shared, adapted, leaves);
+        self.feed_forward_half(x_td, adapted, leaves)
+    }
+
+    /// The first half: `x + o(attention(norm(x)))`.
+    pub(super) fn attention_half(
+        &self,
+        x_td: Tensor<2>,
+        input: &Input,
+        shared: &Shared,
+        adapted: Adapted,
+        leaves: &mut Leaves,
+    ) -> Tensor<2> {
         let qkv = self.queries_keys_values(x_td.clone(), &input.positions, shared, adapted, leaves);
         let heads = attention(qkv, shared.layout, input.segments.clone(), self.attention);
-        self.after_attention(x_td, heads, adapted, leaves)
+        self.attended(x_td, heads, adapted, leaves)
     }
 
     /// Returns rotated queries and keys, and values: `[t, layout.width()]`.
@@ -82,15 +95,33 @@ impl Block {
         rope(qkv, shared.layout, positions.clone(), shared.rope.clone())
     }
 
-    /// Everything after attention: its output projection and the feed-forward layer, with both residuals.
-    pub(super) fn after_attention(
+    /// Adds the output projection of attention's heads to its half's input.
+    pub(super) fn attended(
         &self,
         x_td: Tensor<2>,
         heads: Tensor<2>,
         adapted: Adapted,
         leaves: &mut Leaves,
     ) -> Tensor<2> {
-        let x_td = lora_linear(heads, &adapted.parts(&[&self.o], leaves), Some(x_td));
+        lora_linear(heads, &adapted.parts(&[&self.o], leaves), Some(x_td))
+    }
+
+    /// Whether the graph of the feed-forward half over so many tokens keeps nothing much beside its input.
+    pub(super) fn feed_forward_is_light(&self, tokens: usize, adapted: Adapted) -> bool {
+        let [gate, up] = &self.gate_up;
+        let plain = [gate, up, &self.down].iter().all(|projection| projection.bias.is_none());
+        let dropout = adapted.dropout.is_some_and(|dropout| dropout.probability > 0.0);
+        let [f, d] = gate.weight.shape();
+        plain && !dropout && gated_mlp::is_fused(tokens, [d, f], gate.weight.compute())
+    }
+
+    /// The second half: `x + mlp(norm(x))`.
+    pub(super) fn feed_forward_half(
+        &self,
+        x_td: Tensor<2>,
+        adapted: Adapted,
+        leaves: &mut Leaves,
+    ) -> Tensor<2> {
         let [gate, up] = &self.gate_up;
         let parts = adapted.parts(&[gate, up, &self.down], leaves);
         let parts = parts.try_into().expect("three projections give three parts");

@@ -65,7 +65,8 @@ impl Decoder {
         for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
             let qkv = block.queries_keys_values(x.clone(), &positions, &self.shared, adapted, &mut leaves);
             let heads = self.attend(qkv, layer, block.attention);
-            x = block.after_attention(x, heads, adapted, &mut leaves);
+            x = block.attended(x, heads, adapted, &mut leaves);
+            x = block.feed_forward_half(x, adapted, &mut leaves);
         }
         cache.tokens += input_ids.len();
         let last = x.narrow(0, input_ids.len() - 1, 1);

@@ -1,8 +1,8 @@
 //! The decoder: embedding, blocks, norm, head; its loss, its gradients, its logits.
 //!
-//! Each block is an autodiff graph of its own. The forward pass keeps either the graphs or only their inputs;
-//! the backward pass walks the blocks from the last to the first, building a graph again where only its input
-//! was kept. At no time does one graph span the model.
+//! Each half of a block is an autodiff graph of its own. The forward pass keeps either the graphs or only the blocks'
+//! inputs; the backward pass walks the blocks from the last to the first, building a graph again where only an
+//! input was kept. At no time does one graph span the model.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use seedcorn_adapters::{Adapter, Projection};
@@ -35,11 +35,15 @@ pub struct Decoder {
 
 /// What the forward pass keeps of one block for the backward pass.
 enum Kept {
-    Input(Box<Tensor<2>>),
-    Graph(Box<Graph>),
+    /// The block's input: both halves are computed again.
+    Input(Tensor<2>),
+    /// The block's input, and the feed-forward half where its graph is hardly more than that half's input.
+    FeedForward(Tensor<2>, Graph),
+    /// Both halves.
+    Graphs([Graph; 2]),
 }
 
-/// A block's autodiff graph: its input leaf, its factor leaves and its output.
+/// The autodiff graph of half a block: its input leaf, its factor leaves and its output.
 struct Graph {
     x: Tensor<2>,
     leaves: Leaves,
@@ -91,24 +95,46 @@ impl Decoder {
         let mut kept = Vec::with_capacity(self.blocks.len());
         let mut x = self.embedded(&input.input_ids);
         for (layer, block) in self.blocks.iter().enumerate() {
+            let attention = |x| self.attention_graph(layer, x, input, adapted);
+            let constant = Adapted { tracked: false, ..adapted };
             if self.blocks.len() - layer <= kept_blocks {
-                let graph = self.graph(layer, x, input, adapted);
-                x = graph.y.clone().inner();
-                kept.push(Kept::Graph(Box::new(graph)));
+                let attention = attention(x);
+                let feed_forward = self.feed_forward_graph(layer, attention.y.clone().inner(), adapted);
+                x = feed_forward.y.clone().inner();
+                kept.push(Kept::Graphs([attention, feed_forward]));
+            } else if block.feed_forward_is_light(input.input_ids.len(), adapted) {
+                let inner = block.attention_half(x.clone(), input, &self.shared, constant, &mut Vec::new());
+                let feed_forward = self.feed_forward_graph(layer, inner, adapted);
+                let y = feed_forward.y.clone().inner();
+                kept.push(Kept::FeedForward(x, feed_forward));
+                x = y;
             } else {
-                kept.push(Kept::Input(Box::new(x.clone())));
-                let constant = Adapted { tracked: false, ..adapted };
-                x = block.forward(x, input, &self.shared, constant, &mut Vec::new());
+                let y = block.forward(x.clone(), input, &self.shared, constant, &mut Vec::new());
+                kept.push(Kept::Input(x));
+                x = y;
             }
         }
         let (loss, mut dx) = self.head_loss(x, input);
         let mut gradients = Gradients::new(adapter.modules().len());
         for (layer, kept) in kept.into_iter().enumerate().rev() {
-            let graph = match kept {
-                Kept::Graph(graph) => *graph,
-                Kept::Input(x) => self.graph(layer, *x, input, adapted),
+            let attention = |x| self.attention_graph(layer, x, input, adapted);
+            let attention = match kept {
+                Kept::Graphs([attention, feed_forward]) => {
+                    dx = feed_forward.backward(dx, &mut gradients);
+                    attention
+                }
+                Kept::FeedForward(x, feed_forward) => {
+                    dx = feed_forward.backward(dx, &mut gradients);
+                    attention(x)
+                }
+                Kept::Input(x) => {
+                    let attention = attention(x);
+                    let feed_forward = self.feed_forward_graph(layer, attention.y.clone().inner(), adapted);
+                    dx = feed_forward.backward(dx, &mut gradients);
+                    attention
+                }
             };
-            dx = graph.backward(dx, &mut gradients);
+            dx = attention.backward(dx, &mut gradients);
         }
         (loss, gradients)
     }
@@ -139,11 +165,19 @@ impl Decoder {
         rms_norm(x_td, self.norm.clone(), self.spec.rms_norm_eps)
     }
 
-    /// Builds the graph of one block on an input that is a leaf. Nothing trains below the first block.
-    fn graph(&self, layer: usize, x: Tensor<2>, input: &Input, adapted: Adapted) -> Graph {
+    /// Builds the graph of a block's first half on an input that is a leaf. Nothing trains below the first block.
+    fn attention_graph(&self, layer: usize, x: Tensor<2>, input: &Input, adapted: Adapted) -> Graph {
         let x = if layer == 0 { x.autodiff() } else { x.autodiff().require_grad() };
         let mut leaves = Vec::new();
-        let y = self.blocks[layer].forward(x.clone(), input, &self.shared, adapted, &mut leaves);
+        let y = self.blocks[layer].attention_half(x.clone(), input, &self.shared, adapted, &mut leaves);
+        Graph { x, leaves, y }
+    }
+
+    /// Builds the graph of a block's second half on an input that is a leaf.
+    fn feed_forward_graph(&self, layer: usize, x: Tensor<2>, adapted: Adapted) -> Graph {
+        let x = x.autodiff().require_grad();
+        let mut leaves = Vec::new();
+        let y = self.blocks[layer].feed_forward_half(x.clone(), adapted, &mut leaves);
         Graph { x, leaves, y }
     }
 
