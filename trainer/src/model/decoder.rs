@@ -36,11 +36,11 @@ pub struct Decoder {
 /// What the forward pass keeps of one block for the backward pass.
 enum Kept {
     /// The block's input: both halves are computed again.
-    Input(Tensor<2>),
+    Input(Box<Tensor<2>>),
     /// The block's input, and the feed-forward half where its graph is hardly more than that half's input.
-    FeedForward(Tensor<2>, Graph),
+    FeedForward(Box<(Tensor<2>, Graph)>),
     /// Both halves.
-    Graphs([Graph; 2]),
+    Graphs(Box<[Graph; 2]>),
 }
 
 /// The autodiff graph of half a block: its input leaf, its factor leaves and its output.
@@ -101,16 +101,16 @@ impl Decoder {
                 let attention = attention(x);
                 let feed_forward = self.feed_forward_graph(layer, attention.y.clone().inner(), adapted);
                 x = feed_forward.y.clone().inner();
-                kept.push(Kept::Graphs([attention, feed_forward]));
+                kept.push(Kept::Graphs(Box::new([attention, feed_forward])));
             } else if block.feed_forward_is_light(input.input_ids.len(), adapted) {
                 let inner = block.attention_half(x.clone(), input, &self.shared, constant, &mut Vec::new());
                 let feed_forward = self.feed_forward_graph(layer, inner, adapted);
                 let y = feed_forward.y.clone().inner();
-                kept.push(Kept::FeedForward(x, feed_forward));
+                kept.push(Kept::FeedForward(Box::new((x, feed_forward))));
                 x = y;
             } else {
                 let y = block.forward(x.clone(), input, &self.shared, constant, &mut Vec::new());
-                kept.push(Kept::Input(x));
+                kept.push(Kept::Input(Box::new(x)));
                 x = y;
             }
         }
@@ -119,16 +119,18 @@ impl Decoder {
         for (layer, kept) in kept.into_iter().enumerate().rev() {
             let attention = |x| self.attention_graph(layer, x, input, adapted);
             let attention = match kept {
-                Kept::Graphs([attention, feed_forward]) => {
+                Kept::Graphs(graphs) => {
+                    let [attention, feed_forward] = *graphs;
                     dx = feed_forward.backward(dx, &mut gradients);
                     attention
                 }
-                Kept::FeedForward(x, feed_forward) => {
+                Kept::FeedForward(kept) => {
+                    let (x, feed_forward) = *kept;
                     dx = feed_forward.backward(dx, &mut gradients);
                     attention(x)
                 }
                 Kept::Input(x) => {
-                    let attention = attention(x);
+                    let attention = attention(*x);
                     let feed_forward = self.feed_forward_graph(layer, attention.y.clone().inner(), adapted);
                     dx = feed_forward.backward(dx, &mut gradients);
                     attention
