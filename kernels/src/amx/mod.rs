@@ -41,15 +41,13 @@ pub(crate) const BLOCK: usize = 2 * LANES;
 pub(crate) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
-        let vectors = ["avx512f", "avx512bw", "avx512vl", "avx512bf16", "xsave"];
-        let vectors = vectors.iter().all(|feature| match *feature {
-            "avx512f" => std::is_x86_feature_detected!("avx512f"),
-            "avx512bw" => std::is_x86_feature_detected!("avx512bw"),
-            "avx512vl" => std::is_x86_feature_detected!("avx512vl"),
-            "avx512bf16" => std::is_x86_feature_detected!("avx512bf16"),
-            _ => std::is_x86_feature_detected!("xsave"),
-        });
-        vectors && has_tiles() && permitted()
+        std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx512bf16")
+            && std::is_x86_feature_detected!("xsave")
+            && has_tiles()
+            && permitted()
     })
 }
 

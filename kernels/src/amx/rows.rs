@@ -236,3 +236,36 @@ unsafe fn narrow(at: *const f32) -> __m512i {
 fn low_lanes(count: usize) -> u32 {
     if count >= 32 { u32::MAX } else { (1 << count) - 1 }
 }
+
+/// Evaluates `$body` with `$rows` standing for the rows of a frozen weight, whatever it is stored as.
+macro_rules! with_rows {
+    ($weight:expr, |$rows:ident| $body:expr) => {{
+        let weight: &$crate::frozen::FrozenWeight = $weight;
+        let width = weight.shape()[1];
+        match weight.storage() {
+            $crate::frozen::Storage::F32(data) => {
+                let $rows = $crate::amx::rows::F32Rows { data, stride: width, width };
+                $body
+            }
+            $crate::frozen::Storage::Bf16(data) => {
+                let $rows = $crate::amx::rows::Bf16Rows { data, width };
+                $body
+            }
+            $crate::frozen::Storage::Nf4(nf4) => match $crate::amx::rows::Nf4Rows::new(nf4) {
+                Some($rows) => $body,
+                None => {
+                    let $rows = $crate::amx::rows::ReadRows(weight);
+                    $body
+                }
+            },
+            $crate::frozen::Storage::Int8(int8) => match $crate::amx::rows::Int8Rows::new(int8) {
+                Some($rows) => $body,
+                None => {
+                    let $rows = $crate::amx::rows::ReadRows(weight);
+                    $body
+                }
+            },
+        }
+    }};
+}
+pub(crate) use with_rows;

@@ -145,7 +145,7 @@ pub fn is_fused(tokens: usize, [d, f]: [usize; 2], compute: Compute) -> bool {
 }
 
 /// Whether the fused kernel takes the call: bf16 on tiles, whole tiles of widths, no bias, no dropout, and enough rows.
-fn fits(tokens: usize, parts: &[Part; 3]) -> bool {
+pub fn fits(tokens: usize, parts: &[Part; 3]) -> bool {
     parts.iter().all(|part| {
         let dropout = part.factors.as_ref().is_some_and(|factors| factors.dropout.is_some());
         part.bias.is_none() && !dropout && is_fused(tokens, part.weight.shape(), part.weight.compute())

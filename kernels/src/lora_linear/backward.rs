@@ -165,7 +165,7 @@ fn input_gradient<'a, U: Unit>(
 }
 
 /// Transposes a `[rows, cols]` matrix, on all threads.
-fn transposed(matrix: View, rows: usize, cols: usize) -> Vec<f32> {
+pub(crate) fn transposed(matrix: View, rows: usize, cols: usize) -> Vec<f32> {
     /// Rows that are read together, so that writes fill cache lines.
     const GROUP: usize = 16;
     let mut out = vec![0.0f32; rows * cols];

@@ -14,7 +14,7 @@ use super::{FrozenPart, Group, LowRank, few_rows};
 use crate::flex::{slice, unwritten};
 use crate::frozen::Compute;
 use crate::isa::{self, Tier};
-use crate::matmul::{Operand, Output, Segment, Start, Unit, VectorUnit, View, ViewMut, product};
+use crate::matmul::{FEW_ROWS, Operand, Output, Segment, Start, Unit, VectorUnit, View, ViewMut, product};
 
 /// The factors of the parts: `A`, `B` of each.
 pub(super) type Factors<'a> = &'a [FlexTensor];
@@ -52,7 +52,7 @@ pub(super) fn forward(
     factors: Factors,
     group: &Group,
 ) -> (Vec<f32>, Vec<f32>) {
-    if x.len() <= few_rows::ROWS * group.in_features() {
+    if x.len() <= FEW_ROWS * group.in_features() {
         return few_rows::forward(x, residual, factors, group);
     }
     on_unit!(group, forward_on(x, residual, factors, group))

@@ -6,9 +6,6 @@ use crate::flex::slice;
 use crate::frozen::{Compute, round_to_bf16};
 use crate::matmul::{Mode, Operand, View, ViewMut, matmul};
 
-/// Rows up to which packing the weight costs more than it saves.
-pub(super) const ROWS: usize = 2;
-
 /// Computes what [`super::cpu::forward`] computes.
 pub(super) fn forward(
     x: &[f32],

@@ -30,6 +30,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, Flex, backend_extension};
 use burn::tensor::Tensor;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use backward::transposed;
 pub use dropout::Dropout;
 
 use crate::flex::{contiguous, slice, tensor};

@@ -108,11 +108,15 @@ impl Block {
 
     /// Whether the graph of the feed-forward half over so many tokens keeps nothing much beside its input.
     pub(super) fn feed_forward_is_light(&self, tokens: usize, adapted: Adapted) -> bool {
+        let constant = Adapted { tracked: false, ..adapted };
+        gated_mlp::fits(tokens, &self.feed_forward_parts(constant, &mut Vec::new()))
+    }
+
+    /// Gate, up and down with their factors.
+    fn feed_forward_parts(&self, adapted: Adapted, leaves: &mut Leaves) -> [Part; 3] {
         let [gate, up] = &self.gate_up;
-        let plain = [gate, up, &self.down].iter().all(|projection| projection.bias.is_none());
-        let dropout = adapted.dropout.is_some_and(|dropout| dropout.probability > 0.0);
-        let [f, d] = gate.weight.shape();
-        plain && !dropout && gated_mlp::is_fused(tokens, [d, f], gate.weight.compute())
+        let parts = adapted.parts(&[gate, up, &self.down], leaves);
+        parts.try_into().expect("three projections give three parts")
     }
 
     /// The second half: `x + mlp(norm(x))`.
@@ -122,9 +126,7 @@ impl Block {
         adapted: Adapted,
         leaves: &mut Leaves,
     ) -> Tensor<2> {
-        let [gate, up] = &self.gate_up;
-        let parts = adapted.parts(&[gate, up, &self.down], leaves);
-        let parts = parts.try_into().expect("three projections give three parts");
+        let parts = self.feed_forward_parts(adapted, leaves);
         gated_mlp(x_td, self.mlp_norm.clone(), self.eps, &parts, GatedKind::SwiGlu)
     }
 }

@@ -32,15 +32,12 @@ impl ForwardKeys {
     /// # Safety
     /// The processor has what `Tier::Amx` has.
     pub(super) unsafe fn new(shape: Shape, qkv: &[f32], ends: &[u32], head: usize) -> Self {
-        let rows = segment(qkv, shape.layout.width(), ends);
-        let (k, v) = (shape.layout.k(head), shape.layout.v(head));
-        let of = |head| head_rows(rows, shape.layout.width(), head);
-        let tokens = rows.len() / shape.layout.width();
+        let (k, v, tokens) = keys_and_values(shape, qkv, ends, head);
         // SAFETY: as the caller vouches.
         unsafe {
             Self {
-                k: packed(shape, &of(&k), tokens),
-                v_t: packed_transposed(shape, &of(&v), tokens),
+                k: packed(shape, &k, tokens),
+                v_t: packed_transposed(shape, &v, tokens),
                 key_tiles: tokens.div_ceil(DEPTH),
             }
         }
@@ -51,20 +48,30 @@ impl BackwardKeys {
     /// # Safety
     /// The processor has what `Tier::Amx` has.
     pub(super) unsafe fn new(shape: Shape, qkv: &[f32], ends: &[u32], head: usize) -> Self {
-        let rows = segment(qkv, shape.layout.width(), ends);
-        let (k, v) = (shape.layout.k(head), shape.layout.v(head));
-        let of = |head| head_rows(rows, shape.layout.width(), head);
-        let tokens = rows.len() / shape.layout.width();
+        let (k, v, tokens) = keys_and_values(shape, qkv, ends, head);
         // SAFETY: as the caller vouches.
         unsafe {
             Self {
-                k: packed(shape, &of(&k), tokens),
-                v: packed(shape, &of(&v), tokens),
-                k_t: packed_transposed(shape, &of(&k), tokens),
+                k: packed(shape, &k, tokens),
+                v: packed(shape, &v, tokens),
+                k_t: packed_transposed(shape, &k, tokens),
                 key_tiles: tokens.div_ceil(DEPTH),
             }
         }
     }
+}
+
+/// The keys and values of one segment and head, and its tokens.
+fn keys_and_values<'a>(
+    shape: Shape,
+    qkv: &'a [f32],
+    ends: &[u32],
+    head: usize,
+) -> (F32Rows<'a>, F32Rows<'a>, usize) {
+    let width = shape.layout.width();
+    let rows = segment(qkv, width, ends);
+    let of = |columns| head_rows(rows, width, &columns);
+    (of(shape.layout.k(head)), of(shape.layout.v(head)), rows.len() / width)
 }
 
 /// Packs `[tokens, head_dim]` with `k` along the head, up to a whole block of 32 tokens.

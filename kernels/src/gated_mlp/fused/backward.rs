@@ -11,14 +11,15 @@ use rayon::prelude::*;
 
 use super::forward::{gate_and_up, normed, side_by_side};
 use super::packed::PartPanels;
-use super::rows::{Left, Narrow, Sum, Terms};
+use super::rows::{Left, Narrow, Sum, Terms, projection};
 use super::{COLUMNS, ROWS};
 use crate::amx::{BLOCK, Tiles};
 use crate::flex::{slice, tensor, unwritten};
 use crate::gated_act::gate_rows_both;
 use crate::gated_mlp::{Config, INPUTS};
 use crate::isa;
-use crate::matmul::TileUnit;
+use crate::lora_linear::transposed;
+use crate::matmul::{TileUnit, View};
 use crate::rms_norm::normalise_rows_backward;
 
 /// Tokens whose share of `dA` and `dB` is summed by one task. Fixed: it decides the order of sums.
@@ -26,7 +27,8 @@ const GROUP: usize = 2 * ROWS;
 
 /// What all tasks read.
 struct Shared<'a> {
-    forward: [PartPanels; 3],
+    /// Gate and up, which are computed again.
+    forward: [PartPanels; 2],
     backward: [PartPanels; 3],
     norm: &'a [f32],
     config: &'a Config,
@@ -45,12 +47,10 @@ pub(in crate::gated_mlp) fn backward(
     let unit = TileUnit::new().expect("`fits` found tiles");
     let [x, norm, factors @ ..] = inputs;
     let (x, norm, dy) = (slice(x), slice(norm), slice(dy));
-    let each = |pack: fn(TileUnit, &_, &[FlexTensor]) -> PartPanels| {
-        let mut factors = factors.chunks_exact(2);
-        config.parts.each_ref().map(|part| pack(unit, part, factors.next().expect("three pairs of factors")))
-    };
-    let shared =
-        Shared { forward: each(PartPanels::forward), backward: each(PartPanels::backward), norm, config };
+    let of = |part: usize| (&config.parts[part], &factors[2 * part..2 * part + 2]);
+    let again = |part| PartPanels::forward(unit, of(part).0, of(part).1);
+    let back = |part| PartPanels::backward(unit, of(part).0, of(part).1);
+    let shared = Shared { forward: [0, 1].map(again), backward: [0, 1, 2].map(back), norm, config };
     let (d, ranks) = (norm.len(), config.ranks());
     let m = x.len() / d;
     let kept = if ranks == 0 { &[] } else { slice(kept) };
@@ -86,11 +86,8 @@ pub(in crate::gated_mlp) fn backward(
             total
         };
         let (da, db) = (total(0, width), total(1, out));
-        let mut turned = vec![0.0f32; db.len()];
-        for (rank, row) in db.chunks_exact(out).enumerate() {
-            row.iter().enumerate().for_each(|(i, value)| turned[i * lora.rank + rank] = *value);
-        }
-        gradients.extend([tensor(da, [lora.rank, width]), tensor(turned, [out, lora.rank])]);
+        let db = transposed(View { data: &db, stride: out }, lora.rank, out);
+        gradients.extend([tensor(da, [lora.rank, width]), tensor(db, [out, lora.rank])]);
     }
     gradients
 }
@@ -107,8 +104,8 @@ impl Shared<'_> {
     fn kept(&self, kept: &[f32], count: usize) -> [Option<Narrow>; 3] {
         let ranks = self.config.ranks();
         let mut column = 0;
-        self.forward.each_ref().map(|part| {
-            let rank = part.lora.as_ref()?.rank;
+        self.config.parts.each_ref().map(|part| {
+            let rank = part.lora?.rank;
             let mut values = vec![0.0f32; ROWS * rank];
             for (values, kept) in values.chunks_exact_mut(rank).zip(kept.chunks_exact(ranks)).take(count) {
                 values.copy_from_slice(&kept[column..column + rank]);
@@ -161,12 +158,7 @@ fn inner(
     s_down: Option<&Narrow>,
 ) -> Inner {
     let f = shared.config.parts[0].weight.shape()[0];
-    let down = &shared.backward[2];
-    let mut terms = vec![(dy, &down.weight)];
-    if let (Some(narrow), Some(lora)) = (s_down, &down.lora) {
-        terms.push((&narrow.tiles, &lora.a));
-    }
-    let down = Terms::new(terms);
+    let down = Terms::new(projection(dy, &shared.backward[2], s_down, |lora| &lora.a));
     let [gate, up] = &gate_and_up(n, &shared.forward, [t[0].as_ref(), t[1].as_ref()]);
     let mut inner = Inner { dg: Left::new(f), du: Left::new(f), h: Left::new(f) };
     let mut pair = [0.0f32; BLOCK * 2 * COLUMNS];
@@ -198,15 +190,11 @@ fn input_gradient(
     dx: &mut [f32],
 ) {
     let d = shared.norm.len();
-    let mut terms = Vec::with_capacity(4);
-    for (part, left) in [&inner.dg, &inner.du].into_iter().enumerate() {
-        terms.push((left, &shared.backward[part].weight));
-        if let (Some(narrow), Some(lora)) = (&s[part], &shared.backward[part].lora) {
-            terms.push((&narrow.tiles, &lora.a));
-        }
-    }
+    let sides = [&inner.dg, &inner.du].into_iter().zip(&shared.backward).zip(s);
+    let terms =
+        sides.flat_map(|((left, part), narrow)| projection(left, part, narrow.as_ref(), |lora| &lora.a));
     let mut dn = vec![0.0f32; ROWS * d];
-    Terms::new(terms).multiply_all(tiles, &mut dn);
+    Terms::new(terms.collect()).multiply_all(tiles, &mut dn);
     normalise_rows_backward(isa::tier(), x, shared.norm, &dn[..dx.len()], shared.config.eps, dx);
     dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
 }

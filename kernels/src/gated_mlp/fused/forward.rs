@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::packed::PartPanels;
-use super::rows::{Left, Narrow, Terms};
+use super::rows::{Left, Narrow, Terms, projection};
 use super::{COLUMNS, ROWS};
 use crate::amx::{BLOCK, Tiles};
 use crate::flex::{slice, tensor, unwritten};
@@ -60,16 +60,10 @@ pub(super) fn normed(x: &[f32], norm: &[f32], eps: f32) -> Left {
 /// The sums that make gate and up.
 pub(super) fn gate_and_up<'a>(
     normed: &'a Left,
-    parts: &'a [PartPanels; 3],
+    parts: &'a [PartPanels],
     narrow: [Option<&'a Narrow>; 2],
 ) -> [Terms<'a>; 2] {
-    [0, 1].map(|half: usize| {
-        let mut terms = vec![(normed, &parts[half].weight)];
-        if let (Some(lora), Some(narrow)) = (&parts[half].lora, narrow[half]) {
-            terms.push((&narrow.tiles, &lora.b));
-        }
-        Terms::new(terms)
-    })
+    [0, 1].map(|half: usize| Terms::new(projection(normed, &parts[half], narrow[half], |lora| &lora.b)))
 }
 
 /// Computes 32 rows and [`COLUMNS`] columns, from `column` on, of each sum, side by side in rows of `out`.
@@ -114,10 +108,7 @@ fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &m
         }
     }
     let down = parts[2].lora.as_ref().map(|lora| Narrow::product(&tiles, &inner, &lora.a, lora));
-    let mut terms = vec![(&inner, &parts[2].weight)];
-    if let (Some(narrow), Some(lora)) = (&down, &parts[2].lora) {
-        terms.push((&narrow.tiles, &lora.b));
-    }
+    let terms = projection(&inner, &parts[2], down.as_ref(), |lora| &lora.b);
     let mut sums = vec![0.0f32; ROWS * d];
     Terms::new(terms).multiply_all(&tiles, &mut sums);
     y.iter_mut().zip(x).zip(&sums).for_each(|((y, x), sum)| *y = x + sum);

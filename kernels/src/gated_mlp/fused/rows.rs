@@ -10,7 +10,7 @@ use crate::amx::{BLOCK, DEPTH, FETCH, LANES, TILE, Tiles};
 use crate::matmul::Pooled;
 
 use super::ROWS;
-use super::packed::{LowRankPanels, Panels};
+use super::packed::{LowRankPanels, Panels, PartPanels};
 
 /// [`ROWS`] rows of a left operand as tiles; rows that are not there are zero.
 pub(super) struct Left {
@@ -157,6 +157,17 @@ impl<'a> Terms<'a> {
             }
         }
     }
+}
+
+/// The terms of one projection: the frozen product, and the low-rank one where there is one.
+pub(super) fn projection<'a>(
+    left: &'a Left,
+    part: &'a PartPanels,
+    narrow: Option<&'a Narrow>,
+    factor: fn(&LowRankPanels) -> &Panels,
+) -> Vec<(&'a Left, &'a Panels)> {
+    let low = narrow.zip(part.lora.as_ref()).map(|(narrow, lora)| (&narrow.tiles, factor(lora)));
+    [(left, &part.weight)].into_iter().chain(low).collect()
 }
 
 /// A low-rank product of a stretch: in f32, `[ROWS, rank]`, and as tiles.

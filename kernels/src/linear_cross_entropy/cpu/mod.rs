@@ -9,13 +9,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx::rows::with_rows;
 use crate::frozen::{Compute, FrozenWeight};
 use crate::isa::Tier;
-#[cfg(target_arch = "x86_64")]
-use crate::{
-    amx::rows::{Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows},
-    frozen::Storage,
-};
 
 /// What the sweep knows of one row with a target after the blocks it has seen.
 #[derive(Clone, Copy, Debug)]
@@ -99,23 +96,7 @@ fn engine<'a>(
     let hidden = head.shape()[1];
     #[cfg(target_arch = "x86_64")]
     if tier == Tier::Amx && head.compute() == Compute::Bf16 && hidden > 0 {
-        macro_rules! tiles {
-            ($weight:expr) => {
-                Box::new(tiles::Tiled::new(h, $weight, hidden, rows, gradient))
-            };
-        }
-        return match head.storage() {
-            Storage::F32(data) => tiles!(F32Rows { data, stride: hidden, width: hidden }),
-            Storage::Bf16(data) => tiles!(Bf16Rows { data, width: hidden }),
-            Storage::Nf4(nf4) => match Nf4Rows::new(nf4) {
-                Some(weight) => tiles!(weight),
-                None => tiles!(ReadRows(head)),
-            },
-            Storage::Int8(int8) => match Int8Rows::new(int8) {
-                Some(weight) => tiles!(weight),
-                None => tiles!(ReadRows(head)),
-            },
-        };
+        return with_rows!(head, |weight| Box::new(tiles::Tiled::new(h, weight, hidden, rows, gradient)));
     }
     Box::new(dense::Dense::new(tier, h, head, rows, gradient))
 }

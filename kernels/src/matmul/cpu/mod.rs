@@ -94,7 +94,7 @@ pub(crate) trait Unit: Copy + Send + Sync + 'static {
 }
 
 /// Rows of `a` up to which unpacking whole panels costs more than it saves.
-const FEW_ROWS: usize = 2;
+pub(crate) const FEW_ROWS: usize = 2;
 
 pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Operand, c: ViewMut, mode: Mode) {
     if m <= FEW_ROWS && b.has_rows() {

@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use super::scratch::Pooled;
 use super::{Operand, Unit, View};
 use crate::amx::pack::{left, right_from_columns, right_from_rows};
-use crate::amx::rows::{Bf16Rows, F32Rows, Int8Rows, Nf4Rows, ReadRows, Rows};
+use crate::amx::rows::{F32Rows, Rows, with_rows};
 use crate::amx::{BLOCK, DEPTH, LANES, TILE, Tiles, available};
-use crate::frozen::{FrozenWeight, Storage};
+use crate::frozen::FrozenWeight;
 
 /// Products of bf16 in AMX tiles.
 #[derive(Clone, Copy)]
@@ -99,10 +99,10 @@ impl Unit for TileUnit {
         ldc: usize,
         add: bool,
     ) {
+        let mut part = [0.0f32; BLOCK * BLOCK];
         for (index, j) in (0..columns).step_by(BLOCK).enumerate() {
             let width = BLOCK.min(columns - j);
             let whole = rows.len() == BLOCK && width == BLOCK;
-            let mut part = [0.0f32; BLOCK * BLOCK];
             let place = Place { c: c.wrapping_add(j), ldc, rows: rows.len(), columns: width };
             let (c, ldc) = if whole { (place.c, ldc) } else { (part.as_mut_ptr(), BLOCK) };
             // SAFETY: the caller vouches for the operands and the output; `part` is a whole block.
@@ -175,19 +175,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn pack_weight(self, weight: &FrozenWeight, right: &Operand) {
-        let width = weight.shape()[1];
-        match weight.storage() {
-            Storage::F32(data) => self.pack_any(&F32Rows { data, stride: width, width }, right),
-            Storage::Bf16(data) => self.pack_any(&Bf16Rows { data, width }, right),
-            Storage::Nf4(nf4) => match Nf4Rows::new(nf4) {
-                Some(rows) => self.pack_any(&rows, right),
-                None => self.pack_any(&ReadRows(weight), right),
-            },
-            Storage::Int8(int8) => match Int8Rows::new(int8) {
-                Some(rows) => self.pack_any(&rows, right),
-                None => self.pack_any(&ReadRows(weight), right),
-            },
-        }
+        with_rows!(weight, |rows| self.pack_any(&rows, right));
     }
 
     fn pack_any(self, rows: &impl Rows, right: &Operand) {
