@@ -12,4 +12,5 @@ mod help;
 mod runs;
 mod stage;
 mod verbs;
+mod verify;
 mod weights;
