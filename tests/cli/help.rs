@@ -40,6 +40,11 @@ fn generate() {
 }
 
 #[test]
+fn sign() {
+    assert_snapshot!(Stage::new().seedcorn("sign --help"));
+}
+
+#[test]
 fn doctor() {
     assert_snapshot!(Stage::new().seedcorn("doctor --help"));
 }

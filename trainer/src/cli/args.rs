@@ -74,6 +74,8 @@ pub enum Verb {
     Eval(Eval),
     /// Let a model answer a prompt
     Generate(Generate),
+    /// Sign the files of a folder with a private key
+    Sign(Sign),
     /// Show what this machine offers
     Doctor,
 }
@@ -252,6 +254,37 @@ pub struct Generate {
     pub raw: bool,
 }
 
+/// Flags of `sign`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The signature is in the OpenSSF Model Signing format, which `model_signing verify key` reads too. It
+covers every file but itself and `.git`, `.github`, `.gitignore`, `.gitattributes` at the top. Keys are
+ECDSA on P-256, P-384 or P-521, as openssl writes them:
+
+  openssl ecparam -name prime256v1 -genkey -noout -out private.pem
+  openssl pkey -in private.pem -pubout -out public.pem
+
+Examples:
+  seedcorn sign runs/x/adapter --key private.pem
+  seedcorn sign runs/x --key private.pem --ignore checkpoints --signature x.sig")]
+pub struct Sign {
+    /// Folder to sign
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Private key, a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Write the signature here instead of `model.sig` in the folder
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// Leave out this file or folder, given relative to FOLDER; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub ignore: Vec<PathBuf>,
+    /// Sign what symbolic links to files point at instead of refusing them
+    #[arg(long)]
+    pub allow_symlinks: bool,
+}
+
 type Words<T> = &'static [(&'static str, T)];
 const QUANTIZE: Words<Quantize> =
     &[("none", Quantize::None), ("nf4", Quantize::Nf4), ("int8", Quantize::Int8)];
@@ -360,6 +393,7 @@ mod tests {
             "seedcorn generate m --prompt p --top-p 0",
             "seedcorn generate m --prompt p --raw --system s",
             "seedcorn merge a --base b --out c --max-shard-size many",
+            "seedcorn sign folder",
             "seedcorn doctor -q -v",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

@@ -8,6 +8,7 @@ mod generate;
 mod inspect;
 mod merge;
 mod model;
+mod sign;
 mod train;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Merge(args) => merge::run(&args, global),
         Verb::Eval(args) => eval::run(&args, global),
         Verb::Generate(args) => generate::run(&args, global),
+        Verb::Sign(args) => sign::run(&args, global),
         Verb::Doctor => Ok(doctor::run(global)?),
     }
 }

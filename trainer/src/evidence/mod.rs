@@ -1,7 +1,8 @@
-//! What shows how a result came about: the lock with every input's hash.
+//! What shows how a result came about: the lock with every input's hash, and signatures.
 
 mod describe;
 mod lock;
+pub mod signing;
 
 pub use describe::{describe, files};
 pub use lock::{
