@@ -80,7 +80,7 @@ def link(folder):
     path = folder / "adapter_config.json"
     outside = folder.parent / "outside.json"
     shutil.move(path, outside)
-    path.symlink_to(outside)
+    path.symlink_to(pathlib.Path("..") / outside.name)
 
 
 def change_statement(folder):
@@ -92,6 +92,10 @@ def change_statement(folder):
     bundle["dsseEnvelope"]["payload"] = base64.b64encode(payload.replace(b'"empty', b'"empti')).decode()
     path.write_text(json.dumps(bundle))
     (folder / "empty").rename(folder / "empti")
+
+
+def change_target(folder):
+    (folder.parent / "outside.json").write_bytes(b"changed")
 
 
 # What is done to a signed folder, and whether it may still be accepted.
@@ -109,6 +113,17 @@ CHANGES = {
     "statement changed": (change_statement, False),
     "other key": (lambda folder: None, False),
 }
+
+
+# Who signs, and which changes are tried; shards cannot list empty files, links are there only if allowed.
+SIGNERS = {
+    "seedcorn": list(CHANGES),
+    "model-signing": list(CHANGES),
+    "shards": [change for change in CHANGES if change not in ("file added", "byte appended")],
+    "seedcorn, links": ["nothing", "byte changed", "link's target changed"],
+    "model-signing, links": ["nothing", "byte changed", "link's target changed"],
+}
+CHANGES["link's target changed"] = (change_target, False)
 
 
 class Check:
@@ -129,28 +144,36 @@ class Check:
 
     def sign(self, signer, folder, key):
         signature = folder / "model.sig"
+        signer, _, links = signer.partition(", ")
+        if links:
+            link(folder)
         if signer == "seedcorn":
-            done = self.run(self.seedcorn, "sign", folder, "--key", key)
+            options = ["--allow-symlinks"] if links else []
+            done = self.run(self.seedcorn, "sign", folder, "--key", key, *options)
         elif signer == "model-signing":
-            module = [self.python, "-m", "model_signing", "sign", "key", folder]
-            done = self.run(*module, "--private_key", key, "--signature", signature)
+            options = ["--private_key", key, "--signature", signature, *(["--allow_symlinks"] if links else [])]
+            done = self.run(self.python, "-m", "model_signing", "sign", "key", folder, *options)
         else:
             done = self.run(self.python, "-c", SHARDS, key, folder, signature)
         if done.returncode:
             sys.exit(f"error: {signer} does not sign: {done.stdout}{done.stderr}")
 
-    def theirs(self, folder, key):
-        module = [self.python, "-m", "model_signing", "verify", "key", folder]
-        return self.run(*module, "--public_key", key, "--signature", folder / "model.sig")
+    def theirs(self, folder, key, links):
+        options = ["--public_key", key, "--signature", folder / "model.sig"]
+        options += ["--allow_symlinks"] if links else []
+        return self.run(self.python, "-m", "model_signing", "verify", "key", folder, *options)
 
-    def ours(self, folder, key):
+    def ours(self, folder, key, _links):
         return self.run(self.seedcorn, "verify", folder, "--key", key, "--files-only")
 
     def case(self, curve, signer, signed, change):
         """Changes a copy of a signed folder; what both say of it."""
         work = pathlib.Path(tempfile.mkdtemp(dir=self.here))
         folder = work / ("renamed" if change == "folder renamed" else "model")
+        links = signer.endswith(", links")
         shutil.copytree(signed, folder, symlinks=True)
+        if links:
+            shutil.copy(signed.parent / "outside.json", work)
         act, accepted = CHANGES[change]
         act(folder)
         key = (self.other_key if change == "other key" else self.keys[curve])[1]
@@ -158,7 +181,7 @@ class Check:
         for name, tool in (("model-signing", self.theirs), ("seedcorn", self.ours)):
             if name == "model-signing" and signer == "shards":
                 continue  # its command line hashes whole files only
-            done = tool(folder, key)
+            done = tool(folder, key, links)
             row[name] = done.returncode
             row["said"] = (done.stderr.strip() or done.stdout.strip()).replace(str(work), "")
         return row
@@ -179,26 +202,23 @@ def main():
         check = Check(args.seedcorn.resolve(), interpreter(args.venv), pathlib.Path(here))
         cases = []
         for curve in CURVES:
-            for signer in ("seedcorn", "model-signing", "shards"):
+            for signer, changes in SIGNERS.items():
                 folder = check.here / f"{curve}-{signer}" / "model"
                 make_folder(folder)
                 if signer == "shards":
                     (folder / "empty").write_bytes(b"no shard lists an empty file")
                 check.sign(signer, folder, check.keys[curve][0])
-                for change in CHANGES:
-                    if signer == "shards" and change in ("file added", "byte appended"):
-                        continue
-                    cases.append(pool.submit(check.case, curve, signer, folder, change))
+                cases += [pool.submit(check.case, curve, signer, folder, change) for change in changes]
         rows = [case.result() for case in cases]
 
     words = {0: "accepts", 1: "refuses"}
     bad = 0
-    print(f"{'curve':6} {'signed by':14} {'change':20} {'model-signing':14} {'seedcorn':9}")
+    print(f"{'curve':6} {'signed by':20} {'change':21} {'model-signing':14} {'seedcorn':9}")
     for row in rows:
         said = [row.get(tool) for tool in ("model-signing", "seedcorn")]
         wrong = [code for code in said if code is not None and code != row["expected"]]
         shown = ["-" if code is None else words.get(code, f"exit {code}") for code in said]
-        print(f"{row['curve']:6} {row['signer']:14} {row['change']:20} {shown[0]:14} {shown[1]:9}", end="")
+        print(f"{row['curve']:6} {row['signer']:20} {row['change']:21} {shown[0]:14} {shown[1]:9}", end="")
         print(f" WRONG: {row['said']}" if wrong else "")
         bad += bool(wrong)
     print(f"{len(rows) - bad} of {len(rows)} as expected")

@@ -257,9 +257,9 @@ pub struct Generate {
 /// Flags of `sign`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The signature is in the OpenSSF Model Signing format, which `model_signing verify key` reads too. It
-covers every file but itself and `.git`, `.github`, `.gitignore`, `.gitattributes` at the top. Keys are
-ECDSA on P-256, P-384 or P-521, as openssl writes them:
+The signature is in the OpenSSF Model Signing format, which `model_signing verify key` reads too.
+It covers every file but itself and, at the top, `.git`, `.github`, `.gitignore`, `.gitattributes`.
+Keys are ECDSA on P-256, P-384 or P-521, as openssl writes them:
 
   openssl ecparam -name prime256v1 -genkey -noout -out private.pem
   openssl pkey -in private.pem -pubout -out public.pem

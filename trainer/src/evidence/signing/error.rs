@@ -237,6 +237,7 @@ impl Explain for SignatureError {
             | Self::InTheWay { .. }
             | Self::IgnoredNothing { .. }
             | Self::Empty { .. } => Exit::Usage,
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::Usage,
             _ => Exit::Failed,
         }
     }

@@ -109,7 +109,9 @@ pub(super) fn list(folder: &Path, rules: &Rules) -> Result<Listing, SignatureErr
             }
         }
     }
+    // A folder is read in any order.
     listing.ignored.sort();
+    listing.odd.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(listing)
 }
 

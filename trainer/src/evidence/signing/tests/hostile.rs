@@ -219,8 +219,10 @@ fn bundles() {
         ),
         (|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!(""), "`sig` is not an ECDSA signature"),
         (|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("AAAA"), "`sig` is not an ECDSA signature"),
+        // Zeros and ones; one with a byte after its end.
+        (|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("MAYCAQACAQA="), "its content was changed"),
         (
-            |b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("MAYCAQACAQA="),
+            |b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("MAYCAQECAQEA"),
             "`sig` is not an ECDSA signature",
         ),
         (|b| b["dsseEnvelope"]["signatures"][0]["sig"] = json!("MAYCAQECAQE="), "its content was changed"),

@@ -36,7 +36,7 @@ fn a_change_of_any_byte_of_the_signature_is_found() {
     let changes: Vec<(usize, u8)> = (0..=last)
         .flat_map(|at| {
             let byte = signature[at];
-            [byte ^ 1, byte ^ 0x20, byte ^ 0x80, b' ', b'A', b'"'].map(|new| (at, new))
+            [byte ^ 1, byte ^ 0x20, b' '].map(|new| (at, new))
         })
         .filter(|(at, new)| signature[*at] != *new)
         .collect();
