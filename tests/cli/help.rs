@@ -45,6 +45,11 @@ fn verify() {
 }
 
 #[test]
+fn sign() {
+    assert_snapshot!(Stage::new().seedcorn("sign --help"));
+}
+
+#[test]
 fn doctor() {
     assert_snapshot!(Stage::new().seedcorn("doctor --help"));
 }

@@ -10,6 +10,7 @@ mod bad_model;
 mod bad_recipe;
 mod help;
 mod runs;
+mod sign;
 mod stage;
 mod verbs;
 mod verify;

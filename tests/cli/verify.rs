@@ -154,6 +154,38 @@ fn a_missing_file_and_one_of_another_run() {
     "#);
 }
 
+/// Signed by a key, and compared with it, with another, and without one.
+#[test]
+fn a_signed_adapter() {
+    let stage = finished();
+    for key in ["P-256.pem", "P-256.pub.pem", "P-384.pub.pem"] {
+        stage.copy(&format!("signing/{key}"), key);
+    }
+    let signature = |args: &str| {
+        let shown = stage.seedcorn(&format!("verify run/adapter --files-only {args}"));
+        let code = shown.lines().next().unwrap().to_owned();
+        let lines = shown.lines().filter(|line| line.contains("  signature  ")).map(plain);
+        (code, lines.collect::<Vec<_>>())
+    };
+    let failed = |(code, lines): (String, Vec<String>), what: &str| {
+        assert_eq!(code, "exit 1");
+        assert!(lines.len() == 1 && lines[0].starts_with("FAILED") && lines[0].contains(what), "{lines:?}");
+    };
+    assert_eq!(signature("").1, ["-       signature     there is none"]);
+    failed(signature("--key P-256.pub.pem"), "there is no `run/adapter/model.sig`");
+    assert!(stage.seedcorn("sign run/adapter --key P-256.pem").starts_with("exit 0"));
+    let (code, lines) = signature("--key P-256.pub.pem");
+    assert_eq!(code, "exit 0");
+    assert!(lines[0].contains("3 files") && lines[0].contains("signed by the P-256 key"), "{lines:?}");
+    assert!(signature("").1[0].contains("by whom is not known without `--key`"));
+    assert!(
+        stage.seedcorn("verify run --files-only --key P-256.pub.pem").contains("there is no `run/model.sig`")
+    );
+    failed(signature("--key P-384.pub.pem"), "model.sig");
+    stage.write("run/adapter/extra.bin", "x");
+    failed(signature("--key P-256.pub.pem"), "`extra.bin` is not signed");
+}
+
 /// A lock that claims other numbers than its inputs give, sealed as it should be.
 #[test]
 fn a_false_claim_is_found_by_training_again() {

@@ -11,7 +11,7 @@
 
 mod cache;
 mod error;
-mod hash;
+pub mod hash;
 mod hub;
 mod layout;
 mod local;

@@ -75,8 +75,10 @@ pub enum Verb {
     Eval(Eval),
     /// Let a model answer a prompt
     Generate(Generate),
-    /// Check a run, a lock or an adapter: files, inputs, and the first steps trained again
+    /// Check a run, a lock or an adapter: files, signature, inputs, and the first steps trained again
     Verify(Verify),
+    /// Sign the files of a folder with a private key
+    Sign(Sign),
     /// Show what this machine offers
     Doctor,
 }
@@ -265,10 +267,10 @@ bits; on another they must be close, and the line says how close.
 Examples:
   seedcorn verify runs/x
   seedcorn verify recipes/quickstart/run.lock --steps 2
-  seedcorn verify runs/x/adapter --files-only
+  seedcorn verify runs/x/adapter --files-only --key public.pem
   seedcorn verify runs/x --full")]
 pub struct Verify {
-    /// Folder of a run, its `run.lock`, or the folder of an adapter
+    /// Folder of a run, its `run.lock`, or the folder of an adapter; any folder that is signed
     #[arg(value_name = "RUN|LOCK|ADAPTER")]
     pub subject: PathBuf,
     /// Compare files only: fetch no input, train nothing
@@ -283,12 +285,49 @@ pub struct Verify {
     /// Keep the run that `--full` makes in this folder
     #[arg(long, value_name = "DIR", requires = "full")]
     pub out: Option<PathBuf>,
+    /// Public key that must have signed, a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Signature, when it is not `model.sig` in the folder
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
     /// Folder where the recipe's relative paths start, when not where the lock says
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `sign`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The signature is in the OpenSSF Model Signing format, which `model_signing verify key` reads too.
+It covers every file but itself and, at the top, `.git`, `.github`, `.gitignore`, `.gitattributes`.
+Keys are ECDSA on P-256, P-384 or P-521, as openssl writes them:
+
+  openssl ecparam -name prime256v1 -genkey -noout -out private.pem
+  openssl pkey -in private.pem -pubout -out public.pem
+
+Examples:
+  seedcorn sign runs/x/adapter --key private.pem
+  seedcorn sign runs/x --key private.pem --ignore checkpoints --signature x.sig")]
+pub struct Sign {
+    /// Folder to sign
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
+    /// Private key, a PEM file
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// Write the signature here instead of `model.sig` in the folder
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// Leave out this file or folder, given relative to FOLDER; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub ignore: Vec<PathBuf>,
+    /// Sign what symbolic links to files point at instead of refusing them
+    #[arg(long)]
+    pub allow_symlinks: bool,
 }
 
 type Words<T> = &'static [(&'static str, T)];
@@ -399,6 +438,7 @@ mod tests {
             "seedcorn generate m --prompt p --top-p 0",
             "seedcorn generate m --prompt p --raw --system s",
             "seedcorn merge a --base b --out c --max-shard-size many",
+            "seedcorn sign folder",
             "seedcorn doctor -q -v",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

@@ -8,6 +8,7 @@ mod generate;
 mod inspect;
 mod merge;
 mod model;
+mod sign;
 mod train;
 mod verify;
 
@@ -39,6 +40,7 @@ fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<ExitCode> {
         Verb::Eval(args) => eval::run(&args, global),
         Verb::Generate(args) => generate::run(&args, global),
         Verb::Verify(args) => return verify::run(&args, global),
+        Verb::Sign(args) => sign::run(&args, global),
         Verb::Doctor => Ok(doctor::run(global)?),
     }?;
     Ok(ExitCode::SUCCESS)

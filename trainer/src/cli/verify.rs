@@ -6,6 +6,7 @@ use seedcorn_kernels::isa::{self, Tier};
 
 use super::args::{self, Global};
 use crate::evidence::Lock;
+use crate::evidence::signing::PublicKey;
 use crate::evidence::verify::{Check, Options, Subject, verify};
 use crate::log::{Verbosity, data_line};
 
@@ -24,6 +25,8 @@ pub(super) fn run(args: &args::Verify, global: &Global) -> anyhow::Result<ExitCo
         files_only: args.files_only,
         steps: args.steps,
         full: args.full,
+        key: args.key.as_deref().map(PublicKey::read).transpose()?,
+        signature: args.signature.clone(),
         from: args.from.clone(),
         out: args.out.clone(),
     };

@@ -7,6 +7,7 @@ use super::{Exit, Explain, Explained};
 use crate::base::BaseError;
 use crate::checkpoint::CheckpointError;
 use crate::evidence::LockError;
+use crate::evidence::signing::SignatureError;
 use crate::export::ExportError;
 use crate::model::{ConfigError, LoadError};
 use crate::recipe::RecipeError;
@@ -39,6 +40,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         .or_else(|| cast::<CheckpointError>(error))
         .or_else(|| cast::<ExportError>(error))
         .or_else(|| cast::<LockError>(error))
+        .or_else(|| cast::<SignatureError>(error))
         .or_else(|| cast::<WarmUpTooLong>(error))
 }
 

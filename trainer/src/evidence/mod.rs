@@ -1,8 +1,9 @@
-//! What shows how a result came about: the lock with every input's hash.
+//! What shows how a result came about: the lock with every input's hash, signatures, and the check of both.
 
 mod describe;
 mod lock;
 pub mod outputs;
+pub mod signing;
 pub mod verify;
 
 pub use describe::{describe, files};

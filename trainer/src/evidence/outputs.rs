@@ -7,11 +7,10 @@ use rayon::prelude::*;
 use seedcorn_data::source::hash_file;
 
 use super::lock::File;
+use super::signing::SIGNATURE_FILE;
 
 /// Name of the lock in the folder of a run and of each export.
 pub const LOCK: &str = "run.lock";
-/// Name of a signature in the folder it signs.
-pub const SIGNATURE: &str = "model.sig";
 /// Folders below a run that hold a copy of its lock, so that what is published alone can be checked too.
 pub const EXPORTS: [&str; 2] = ["adapter", "merged"];
 /// Files below a folder, at most: a run has a handful for each checkpoint and export.
@@ -49,7 +48,7 @@ fn walk(root: &Path, prefix: &str, names: &mut Vec<String>) -> io::Result<()> {
 /// Whether a name is that of a lock or a signature, which no lock can list.
 fn is_evidence(name: &str) -> bool {
     let own = EXPORTS.iter().find_map(|folder| name.strip_prefix(folder)?.strip_prefix('/'));
-    [LOCK, SIGNATURE].contains(&own.unwrap_or(name))
+    [LOCK, SIGNATURE_FILE].contains(&own.unwrap_or(name))
 }
 
 /// Hashes files of a folder on all threads.

@@ -1,4 +1,4 @@
-//! Whether a run is what its lock says: files, inputs, and the first steps trained again.
+//! Whether a run is what its lock says: files, signature, inputs, and the first steps trained again.
 //!
 //! Nothing of the run is believed but the lock, and of the lock only what it says was claimed. A check that cannot
 //! be made is told as such; the verdict is good when something was compared and nothing differs.
@@ -7,6 +7,7 @@ mod files;
 mod inputs;
 mod report;
 mod rerun;
+mod signature;
 mod subject;
 
 pub use report::{Check, Report, Status, Verdict};
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use seedcorn_data::source::Resolver;
 
 use super::lock::Lock;
+use super::signing::PublicKey;
 use crate::log::from_here;
 
 /// What is looked at.
@@ -28,6 +30,10 @@ pub struct Options {
     pub steps: u64,
     /// Trains the whole run again.
     pub full: bool,
+    /// The key that must have signed.
+    pub key: Option<PublicKey>,
+    /// The signature, when it is not in the folder.
+    pub signature: Option<PathBuf>,
     /// Where the recipe's relative paths start, when not where the lock says.
     pub from: Option<PathBuf>,
     /// Where the run that `full` makes is kept.
@@ -45,19 +51,25 @@ pub fn verify(
     tell: &mut dyn FnMut(&Check),
 ) -> anyhow::Result<Verdict> {
     let mut report = Report::new(tell);
+    let check_signature = |report: &mut Report| {
+        signature::check(subject, options.key.as_ref(), options.signature.as_deref(), report);
+    };
     let Some(path) = &subject.lock else {
+        check_signature(&mut report);
         return Ok(report.finish());
     };
     let lock = match Lock::read(path) {
         Ok(lock) => lock,
         Err(error) => {
             report.failed("lock", inputs::with_causes(&error.into()));
+            check_signature(&mut report);
             return Ok(report.finish());
         }
     };
     let digest = inputs::short_digest(&lock);
     report.ok("lock", format!("`{}`, whole (sha256 {digest}...)", from_here(path).display()));
     files::check(subject, &lock, &mut report);
+    check_signature(&mut report);
     let folder = files::check_recipe(subject, &lock, options.from.as_deref(), &mut report);
     if options.files_only {
         return Ok(report.finish());

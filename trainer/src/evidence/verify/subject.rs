@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Explained;
-use crate::evidence::outputs::{EXPORTS, LOCK, SIGNATURE};
+use crate::evidence::outputs::{EXPORTS, LOCK};
+use crate::evidence::signing::SIGNATURE_FILE;
 
 /// Where the evidence lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +38,9 @@ impl Subject {
         let export = export_of(path);
         let beside = export.map(|_| path.join("..").join(LOCK));
         let lock = [Some(path.join(LOCK)), beside].into_iter().flatten().find(|lock| lock.is_file());
-        if lock.is_none() && !path.join(SIGNATURE).is_file() {
+        if lock.is_none() && !path.join(SIGNATURE_FILE).is_file() {
             return Err(Explained::usage(format!(
-                "`{}` has no `{LOCK}` and no `{SIGNATURE}`",
+                "`{}` has no `{LOCK}` and no `{SIGNATURE_FILE}`",
                 path.display()
             ))
             .with_hint("name the folder of a run, its `run.lock`, or the folder of an adapter"));
