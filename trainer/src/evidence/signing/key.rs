@@ -8,15 +8,11 @@ use std::fmt;
 use std::path::Path;
 
 use p256::ecdsa::signature::{Signer, Verifier};
-use p256::elliptic_curve::zeroize::Zeroizing;
-use p256::pkcs8::der::pem::decode_vec;
 use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey, LineEnding};
 
 use super::digest::Digest;
-use super::error::SignatureError;
-
-/// Larger files are no keys.
-const MAX_KEY_BYTES: u64 = 64 << 10;
+use super::error::{SignatureError, shown};
+use super::pem::{Block, read_text};
 
 /// A curve that the format allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +42,8 @@ pub enum KeyFault {
     #[error("holds no PEM block")]
     NoPem,
     /// A file that is far too large for a key.
-    #[error("is too large for a key: {bytes} bytes")]
-    TooLarge {
-        /// Its size.
-        bytes: u64,
-    },
+    #[error("is larger than any key")]
+    TooLarge,
     /// A public key where a private one is needed.
     #[error("holds a public key, but signing needs the private one")]
     Public,
@@ -61,7 +54,7 @@ pub enum KeyFault {
     #[error("holds an encrypted private key")]
     Encrypted,
     /// Another kind of PEM block.
-    #[error("holds a `{label}`, not a key")]
+    #[error("holds a `{}`, not a key", shown(label))]
     Label {
         /// What the block says it is.
         label: String,
@@ -240,44 +233,4 @@ impl PublicKey {
             }
         })
     }
-}
-
-/// A block of PEM.
-struct Block<'a> {
-    label: &'a str,
-    /// From its first line to its last.
-    text: &'a str,
-}
-
-impl<'a> Block<'a> {
-    /// Finds the first block that is not one of those to pass over.
-    fn find(mut text: &'a str, passed_over: &[&str]) -> Result<Block<'a>, KeyFault> {
-        loop {
-            let start = text.find("-----BEGIN ").ok_or(KeyFault::NoPem)?;
-            let (label, _) = text[start + 11..].split_once("-----").ok_or(KeyFault::NoPem)?;
-            let end_line = format!("-----END {label}-----");
-            let end = text[start..].find(&end_line).ok_or(KeyFault::NoPem)? + start + end_line.len();
-            if !passed_over.contains(&label) {
-                return Ok(Block { label, text: &text[start..end] });
-            }
-            text = &text[end..];
-        }
-    }
-
-    fn der(&self) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
-        decode_vec(self.text.as_bytes()).map(|(_, der)| Zeroizing::new(der)).map_err(|_| KeyFault::Curve)
-    }
-}
-
-fn read_text(path: &Path) -> Result<Zeroizing<String>, SignatureError> {
-    use std::io::Read;
-    let key = |fault| SignatureError::Key { path: path.to_owned(), fault };
-    let mut bytes = Zeroizing::new(Vec::new());
-    fs_err::File::open(path)
-        .and_then(|file| file.take(MAX_KEY_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(SignatureError::read(path))?;
-    if bytes.len() as u64 > MAX_KEY_BYTES {
-        return Err(key(KeyFault::TooLarge { bytes: bytes.len() as u64 }));
-    }
-    String::from_utf8(bytes.to_vec()).map(Zeroizing::new).map_err(|_| key(KeyFault::NoPem))
 }

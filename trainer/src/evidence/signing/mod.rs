@@ -12,6 +12,7 @@ mod digest;
 mod error;
 mod findings;
 mod key;
+mod pem;
 mod shards;
 mod sign;
 mod statement;

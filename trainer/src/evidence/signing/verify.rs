@@ -71,7 +71,12 @@ pub fn verify(
     // Nothing of the payload is looked at before its signature.
     let manifest = statement::read(&envelope.payload).map_err(malformed)?;
     let own = walk::name_in(folder, signature);
-    let rules = rules(own.clone(), &manifest, options).map_err(malformed)?;
+    let mut rules = rules(own.clone(), &manifest).map_err(malformed)?;
+    for path in &options.ignore {
+        let name = path.to_str().and_then(clean).filter(|name| !name.is_empty());
+        let nothing = || SignatureError::IgnoredNothing { path: path.clone(), folder: folder.to_owned() };
+        rules.ignored.insert(name.ok_or_else(nothing)?);
+    }
     let Listing { files, ignored, odd } = walk::list(folder, &rules)?;
     let findings = compare(&manifest, &files, odd, options.allow_unlisted);
     if !findings.is_empty() {
@@ -94,11 +99,15 @@ pub fn verify(
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, SignatureError> {
-    let file = fs_err::File::open(path).map_err(|source| match source.kind() {
+    let metadata = fs_err::metadata(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => SignatureError::NoSignature { path: path.to_owned() },
         _ => SignatureError::Read { path: path.to_owned(), source },
     })?;
-    let metadata = file.metadata().map_err(SignatureError::read(path))?;
+    // To open a pipe would wait for whoever writes to it.
+    if !metadata.is_file() {
+        return Err(SignatureError::read(path)(std::io::Error::other("it is not a file")));
+    }
+    let file = fs_err::File::open(path).map_err(SignatureError::read(path))?;
     let mut bytes = Vec::new();
     file.take(MAX_SIGNATURE_BYTES + 1).read_to_end(&mut bytes).map_err(SignatureError::read(path))?;
     if bytes.len() as u64 > MAX_SIGNATURE_BYTES {
@@ -124,8 +133,8 @@ fn authenticate(envelope: &bundle::Envelope, key: &PublicKey, path: &Path) -> Re
     }
 }
 
-/// Returns what is looked at: signed files always, others unless the signer or the user leaves them out.
-fn rules(own: Option<String>, manifest: &Manifest, options: &VerifyOptions) -> Result<Rules, FormatFault> {
+/// Returns what is looked at: signed files always, others unless the signer leaves them out.
+fn rules(own: Option<String>, manifest: &Manifest) -> Result<Rules, FormatFault> {
     let listed = manifest.files.keys().cloned().collect();
     let mut rules = Rules { listed, links: manifest.links, ..Rules::default() };
     for path in &manifest.ignored {
@@ -141,8 +150,6 @@ fn rules(own: Option<String>, manifest: &Manifest, options: &VerifyOptions) -> R
     let git: Vec<String> = git.map(str::to_owned).collect();
     rules.ignored.extend(git);
     rules.ignored.extend(own);
-    let chosen = options.ignore.iter().filter_map(|path| clean(path.to_str()?));
-    rules.ignored.extend(chosen.filter(|name| !name.is_empty()));
     Ok(rules)
 }
 

@@ -20,8 +20,7 @@ fn names(stage: &Stage) -> Vec<String> {
 #[test]
 fn the_statement_is_what_the_format_says() {
     let stage = Stage::new(&[("b", b"two"), ("a", b"one")]).signed();
-    let hex =
-        |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| format!("{:x}", Sha256::digest(bytes));
     let root = hex(&[Sha256::digest(b"one"), Sha256::digest(b"two")].concat());
     let resource = |name: &str, content: &[u8]| serde_json::json!({ "name": name, "algorithm": "sha256", "digest": hex(content) });
     let expected = serde_json::json!({
@@ -132,7 +131,9 @@ fn the_signature_is_the_same_for_any_number_of_threads() {
     let files: Vec<(String, Vec<u8>)> =
         (0..40_u8).map(|index| (format!("f{index}"), vec![index; usize::from(index) * 100])).collect();
     let stage = Stage::new(&[]);
-    files.iter().for_each(|(name, content)| stage.write(name, content));
+    for (name, content) in &files {
+        stage.write(name, content);
+    }
     let signature = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| stage.sign(&SignOptions::default()).unwrap());
@@ -206,6 +207,8 @@ mod unix {
         assert_eq!(stage.found(), expected);
         let refused = stage.sign(&SignOptions::default()).unwrap_err();
         assert_eq!(refused.findings().len(), 2);
+        let pipe = verify(&stage.folder(), &stage.path("pipe"), None, &VerifyOptions::default());
+        assert!(matches!(pipe, Err(SignatureError::Read { .. })));
     }
 
     #[test]

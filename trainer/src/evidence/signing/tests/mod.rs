@@ -100,6 +100,8 @@ fn keys_load_in_both_encodings_and_match_their_public_halves() {
         assert_eq!(private.public(), public);
         assert_eq!(public.curve().to_string(), curve);
         assert_eq!(public.to_pem(), fs_err::read_to_string(fixture(&format!("{curve}.pub.pem"))).unwrap());
+        let windows = public.to_pem().replace('\n', "\r\n");
+        assert_eq!(PublicKey::from_pem(&format!("comment\r\n{windows}")), Ok(public.clone()));
         let signature = private.sign(b"seed").unwrap();
         assert_eq!(signature, private.sign(b"seed").unwrap());
         assert_eq!(public.verifies(b"seed", &signature), Some(true));

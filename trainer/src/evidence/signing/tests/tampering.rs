@@ -78,6 +78,10 @@ fn added_missing_and_renamed_files_are_found() {
     assert_eq!(stage.verify_with(&lenient).unwrap().ignored, ["sub/new"]);
     let ignoring = |path: &str| VerifyOptions { ignore: vec![path.into()], ..VerifyOptions::default() };
     assert_eq!(stage.verify_with(&ignoring("./sub/new/")).unwrap().ignored, ["sub/new"]);
+    for outside in ["/tmp", "../model/sub", "."] {
+        let error = stage.verify_with(&ignoring(outside)).unwrap_err();
+        assert!(matches!(error, SignatureError::IgnoredNothing { .. }), "{error}");
+    }
     // Signed files are verified, also where others are ignored.
     assert_eq!(stage.verify_with(&ignoring("sub")).unwrap().files, 4);
     stage.write("sub/x", b"y");
