@@ -9,6 +9,7 @@ use crate::checkpoint::CheckpointError;
 use crate::evidence::LockError;
 use crate::export::ExportError;
 use crate::model::{ConfigError, LoadError};
+use crate::provenance::PolicyError;
 use crate::recipe::RecipeError;
 use crate::schedule::WarmUpTooLong;
 use crate::train::TrainError;
@@ -39,6 +40,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         .or_else(|| cast::<CheckpointError>(error))
         .or_else(|| cast::<ExportError>(error))
         .or_else(|| cast::<LockError>(error))
+        .or_else(|| cast::<PolicyError>(error))
         .or_else(|| cast::<WarmUpTooLong>(error))
 }
 
@@ -99,6 +101,7 @@ impl Explain for SourceError {
             | Self::PythonMissing { .. }
             | Self::PipFailed { .. }
             | Self::NoWheel { .. }
+            | Self::NoMetadata { .. }
             | Self::BadWheel { .. }
             | Self::MemberSize { .. }
             | Self::HubStatus { .. }
@@ -232,6 +235,16 @@ impl Explain for LockError {
 impl Explain for WarmUpTooLong {
     fn hint(&self) -> Option<String> {
         Some(format!("use at most {}, or train for more steps", self.total_steps))
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+impl Explain for PolicyError {
+    fn hint(&self) -> Option<String> {
+        Some(PolicyError::hint(self))
     }
 
     fn exit(&self) -> Exit {
