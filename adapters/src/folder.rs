@@ -1,11 +1,31 @@
 //! A folder that appears whole or not at all: written beside its place, flushed to disk, renamed.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
 
 use crate::error::AdapterError;
+
+/// The card of an export.
+pub const CARD_FILE: &str = "README.md";
+/// The bill of materials of an export.
+pub const BOM_FILE: &str = "bom.json";
+/// Stands in a card or bill of materials that we wrote: a later export may replace it, and no other file of that
+/// name.
+pub const MARK: &str = "written by seedcorn: a later export replaces this file";
+/// Cards and bills of materials have some kilobytes.
+const MAX_MARKED_BYTES: u64 = 16 << 20;
+
+/// Tells whether a file is a card or a bill of materials that we wrote.
+pub fn is_marked(folder: &Path, name: &str) -> bool {
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        File::open(folder.join(name))?.take(MAX_MARKED_BYTES).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    [CARD_FILE, BOM_FILE].contains(&name) && read().is_ok_and(|text| text.contains(MARK))
+}
 
 /// A folder under construction; dropped without [`NewFolder::commit`], it leaves nothing behind.
 #[derive(Debug)]
@@ -142,6 +162,19 @@ mod tests {
         fs_err::write(target.join("thesis.txt"), b"x").unwrap();
         let fault = NewFolder::create(&target, ours).unwrap_err().to_string();
         assert!(fault.contains("holds `thesis.txt`"), "{fault}");
+    }
+
+    #[test]
+    fn only_our_own_card_is_marked() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!is_marked(root.path(), CARD_FILE));
+        fs_err::write(root.path().join(CARD_FILE), "# My model\n").unwrap();
+        assert!(!is_marked(root.path(), CARD_FILE));
+        for name in [CARD_FILE, BOM_FILE, "notes.md"] {
+            fs_err::write(root.path().join(name), format!("# A\n<!-- {MARK} -->\n")).unwrap();
+        }
+        assert!(is_marked(root.path(), CARD_FILE) && is_marked(root.path(), BOM_FILE));
+        assert!(!is_marked(root.path(), "notes.md"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ if [ -n "${TORCH_INDEX:-}" ]; then
 else
     "${pip[@]}" torch
 fi
-"${pip[@]}" transformers==5.23.0 peft==0.21.2 safetensors numpy
+"${pip[@]}" transformers==5.23.0 peft==0.21.2 safetensors numpy 'cyclonedx-python-lib[json-validation]==11.12.0'
 "$folder/bin/python" -c 'import torch, transformers, peft
 print("torch", torch.__version__, "transformers", transformers.__version__, "peft", peft.__version__)'
 echo "run the checks with $folder/bin/python"

@@ -207,6 +207,7 @@ fn long_samples_are_cut_and_counted() {
     data: 6 samples, 42 tokens, 36 trained; 0 samples held out
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 6 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     ----- stderr
     warning: `data.jsonl`: 5 samples were cut to `data.max_length` (8)
     "#);
@@ -223,6 +224,7 @@ fn long_samples_are_left_out_and_counted() {
     data: 1 samples, 2 tokens, 1 trained; 0 samples held out
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 1 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     ----- stderr
     warning: `data.jsonl`: 5 samples longer than `data.max_length` (8) were left out
     "#);

@@ -314,6 +314,7 @@ fn weight_that_is_not_a_number() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     error: could not load the model `[HERE]/model`
       Caused by: tensor `model.layers.0.self_attn.q_proj.weight` in `[HERE]/model/model.safetensors` holds NaN at element 70
 

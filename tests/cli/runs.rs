@@ -52,6 +52,7 @@ fn trains_evaluates_and_exports() {
     data: 14 samples, 224 tokens, 210 trained; 2 samples held out
     adapter: 14 layers, [X] M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 14 sequences an epoch; 12 steps
+    licences: base unknown; data unknown
     step 0  held-out loss [X]  perplexity [X]  (30 tokens)
     step 1/12  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 2/12  loss [X]  grad norm [X]  lr [X]  [SPEED]
@@ -120,6 +121,7 @@ fn folder_of_another_run() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     error: the output folder `run` holds another run (`run.lock`)
 
     hint: continue that run with `--resume`, or choose another folder with `--set output=...`
@@ -138,6 +140,7 @@ fn resume_with_another_recipe() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     error: the checkpoint `run/checkpoints/step-000004` belongs to another recipe: `train.seed` was 0 and is 3; `optimizer.lr` was 0.02 and is 0.5
 
     hint: resume with the recipe the run was started with, or choose another `output`
@@ -151,6 +154,7 @@ fn resume_with_another_recipe() {
     data: 17 samples, 272 tokens, 255 trained; 0 samples held out
     adapter: 14 layers, 0.00 M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 17 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     error: the checkpoint `run/checkpoints/step-000004` belongs to other inputs: lock [DIGEST], now [DIGEST]
 
     hint: model, data, program or device changed since; restore them, or choose another `output`
@@ -175,6 +179,7 @@ fn resume_after_the_end_exports_again() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, [X] M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     continuing after step 4 of 4
     "#);
     assert_eq!(adapter(&stage, "run"), whole);
@@ -200,6 +205,7 @@ fn broken_checkpoint_is_passed_over() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, [X] M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     warning: skipped `run/checkpoints/step-000004`: `tensors.safetensors` has 53527 bytes, the manifest says 53528
     continuing after step 3 of 4
     step 4/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
@@ -240,6 +246,7 @@ fn disk_full_while_saving() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, [X] M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     step 1/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 2/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 3/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
@@ -272,6 +279,7 @@ fn file_too_large_while_saving() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, [X] M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     step 1/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 2/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 3/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
@@ -289,6 +297,7 @@ fn file_too_large_while_saving() {
     data: 16 samples, 256 tokens, 240 trained; 0 samples held out
     adapter: 14 layers, [X] M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     step 1/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 2/4  loss [X]  grad norm [X]  lr [X]  [SPEED]
     step 3/4  loss [X]  grad norm [X]  lr [X]  [SPEED]

@@ -74,6 +74,18 @@ impl Stage {
         fs_err::read_to_string(self.path(name)).unwrap()
     }
 
+    pub(crate) fn read_bytes(&self, name: &str) -> Vec<u8> {
+        fs_err::read(self.path(name)).unwrap()
+    }
+
+    /// Copies the files of a folder of the stage.
+    pub(crate) fn copy_folder(&self, from: &str, to: &str) {
+        for entry in fs_err::read_dir(self.path(from)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            self.write(&format!("{to}/{name}"), self.read_bytes(&format!("{from}/{name}")));
+        }
+    }
+
     /// Replaces the one place where `old` stands.
     pub(crate) fn edit(&self, name: &str, old: &str, new: &str) {
         let text = self.read(name);

@@ -17,7 +17,8 @@ fn check_prints_the_plan_and_leaves_nothing() {
         &[
             "exit 0\n----- stdout\nmodel: ",
             "data: 16 samples, 256 tokens, 240 trained; 0 samples held out\n",
-            "2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps\nok",
+            "2 sequences x 2 micro-batches = 4 sequences a step; 16 sequences an epoch; 4 steps\n\
+             licences: base unknown; data unknown\nok",
         ],
     );
     assert!(!stage.path("run").exists());

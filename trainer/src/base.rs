@@ -9,7 +9,7 @@ use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
 use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, check, load};
-use crate::weights::{self, GgufSource, TensorSource, WeightsError};
+use crate::weights::{self, GgufAbout, GgufSource, TensorSource, WeightsError};
 
 /// A base model whose weights have not been read yet.
 pub struct Base {
@@ -26,6 +26,8 @@ pub struct Base {
     pub tokenizer: Option<Tokenizer>,
     /// Named tensors.
     pub weights: Box<dyn TensorSource>,
+    /// What a GGUF file says about itself.
+    pub about: Option<GgufAbout>,
 }
 
 /// Why a base model cannot be used.
@@ -108,6 +110,7 @@ struct Opened {
     config: Value,
     tokenizer: Option<Tokenizer>,
     weights: Box<dyn TensorSource>,
+    about: Option<GgufAbout>,
 }
 
 impl Opened {
@@ -118,7 +121,7 @@ impl Opened {
             let config = read_json(&root.join("config.json"))?;
             let has_tokenizer = root.join("tokenizer.json").exists();
             let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(root)).transpose().map_err(fault)?;
-            return Ok(Self { config, tokenizer, weights });
+            return Ok(Self { config, tokenizer, weights, about: None });
         }
         let gguf = GgufSource::open(root)?;
         let parts = gguf.tokenizer()?;
@@ -133,19 +136,20 @@ impl Opened {
             add_eos: parts.add_eos,
         };
         let tokenizer = Some(Tokenizer::from_parts(parts).map_err(fault)?);
-        Ok(Self { config: gguf.config()?, tokenizer, weights: Box::new(gguf) })
+        let (config, about) = (gguf.config()?, Some(gguf.about()));
+        Ok(Self { config, tokenizer, weights: Box::new(gguf), about })
     }
 
     /// Reads the configuration and compares the vocabularies.
     fn checked(self, name: String, resolved: Resolved) -> Result<Base, BaseError> {
-        let Self { config, tokenizer, weights } = self;
+        let Self { config, tokenizer, weights, about } = self;
         let spec = ModelSpec::from_json(&config)
             .map_err(|source| BaseError::Config { path: resolved.root.clone(), source })?;
         let (ids, rows) = (tokenizer.as_ref().map_or(0, Tokenizer::vocab_size), spec.vocab_size);
         if ids > rows {
             return Err(BaseError::Vocabulary { path: resolved.root, highest: ids - 1, rows });
         }
-        Ok(Base { name, resolved, config, spec, tokenizer, weights })
+        Ok(Base { name, resolved, config, spec, tokenizer, weights, about })
     }
 }
 

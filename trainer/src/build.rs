@@ -15,6 +15,7 @@ use seedcorn_kernels::frozen::Compute;
 use crate::base::{self, Base};
 use crate::memory;
 use crate::model::Precision;
+use crate::provenance::Licences;
 use crate::recipe::{self, AdapterStart, DataSource, Length, Recipe};
 use crate::schedule::Schedule;
 
@@ -26,6 +27,8 @@ pub struct Prepared {
     pub base: Base,
     /// The files of every data source: training sources, then evaluation sources.
     pub data_files: Vec<Resolved>,
+    /// What is known of the sources' licences.
+    pub licences: Licences,
     /// Tokenized samples.
     pub dataset: Arc<Dataset>,
     /// The files of the adapter that the run continues from.
@@ -52,9 +55,12 @@ pub struct Prepared {
 /// The first fault of the model's files, the data or the adapter.
 pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> {
     let here = Path::new("");
+    let mut licences = Licences::stated(&recipe);
+    licences.before(&recipe, resolver)?;
     let resolver_of_model = resolver.with_pins(recipe.model.sha256.clone());
     let base = base::open(&recipe.model.source.resolved(), here, &resolver_of_model)
         .context("could not use `model.source`")?;
+    licences.of_base(&base, &recipe, resolver)?;
     let mut data_files = Vec::new();
     let mut specs = |key: &str, list: &[DataSource]| -> anyhow::Result<Vec<SourceSpec>> {
         list.iter()
@@ -68,6 +74,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
             .collect()
     };
     let (train, eval) = (specs("data.train", &recipe.data.train)?, specs("data.eval", &recipe.data.eval)?);
+    licences.of_data(&recipe, resolver)?;
     let options = LoadOptions {
         max_length: recipe.data.max_length as usize,
         on_long: match recipe.data.on_long {
@@ -107,6 +114,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         recipe,
         base,
         data_files,
+        licences,
         dataset,
         adapter_files,
         lora,

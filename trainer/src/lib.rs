@@ -17,6 +17,7 @@ pub mod model;
 pub mod optimizer;
 pub mod plan;
 pub mod progress;
+pub mod provenance;
 pub mod recipe;
 pub mod run;
 pub mod sample;

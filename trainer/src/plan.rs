@@ -38,6 +38,7 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
             prepared.steps
         ),
     ];
+    lines.extend(prepared.licences.lines());
     if let Some(budget) = prepared.memory.budget {
         lines.push(kept(&prepared.memory, budget, spec.num_layers));
     }
@@ -58,28 +59,22 @@ fn kept(memory: &crate::memory::Plan, budget: u64, layers: usize) -> String {
 pub fn warnings(prepared: &Prepared) -> Vec<String> {
     let eval = prepared.dataset.eval().iter().map(|source| &source.statistics);
     let max_length = prepared.recipe.data.max_length;
-    prepared
-        .dataset
-        .statistics()
-        .iter()
-        .chain(eval)
-        .flat_map(|one| {
-            let cases = [
-                (one.truncated, format!("samples were cut to `data.max_length` ({max_length})")),
-                (
-                    one.dropped_long,
-                    format!("samples longer than `data.max_length` ({max_length}) were left out"),
-                ),
-                (one.dropped_truncated, "samples were left out: the cut took all that they train".to_owned()),
-                (one.dropped_untrained, "samples were left out: nothing in them is trained".to_owned()),
-                (one.double_bos, "samples began with two BOS tokens; one was taken out".to_owned()),
-                (one.missing_eos, "samples have an answer without an end token".to_owned()),
-            ];
-            let name = one.name.clone();
-            cases
-                .into_iter()
-                .filter(|(count, _)| *count > 0)
-                .map(move |(count, what)| format!("`{name}`: {count} {what}"))
-        })
-        .collect()
+    let mut warnings = prepared.licences.warnings(&prepared.recipe);
+    let data = prepared.dataset.statistics().iter().chain(eval).flat_map(|one| {
+        let cases = [
+            (one.truncated, format!("samples were cut to `data.max_length` ({max_length})")),
+            (one.dropped_long, format!("samples longer than `data.max_length` ({max_length}) were left out")),
+            (one.dropped_truncated, "samples were left out: the cut took all that they train".to_owned()),
+            (one.dropped_untrained, "samples were left out: nothing in them is trained".to_owned()),
+            (one.double_bos, "samples began with two BOS tokens; one was taken out".to_owned()),
+            (one.missing_eos, "samples have an answer without an end token".to_owned()),
+        ];
+        let name = one.name.clone();
+        cases
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(move |(count, what)| format!("`{name}`: {count} {what}"))
+    });
+    warnings.extend(data);
+    warnings
 }

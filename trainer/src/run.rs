@@ -21,6 +21,7 @@ use crate::merge::{Merge, Merged, RoundTrip, Target};
 use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
 use crate::progress::Progress;
+use crate::provenance::{beside_adapter, beside_merged};
 use crate::recipe;
 use crate::sample::{Shown, show};
 use crate::snapshot::{self, Checkpoints};
@@ -119,6 +120,13 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     export(prepared, &decoder, &adapter, &path)?;
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
     lock.results = Some(results(&adapter, folder, &progress)?);
+    beside_adapter(&path, &lock, &prepared.base.config)?;
+    if let Some(merged) = &merged {
+        beside_merged(&merged.path, &path, &lock, &prepared.base.config)?;
+    }
+    if let Some(results) = &mut lock.results {
+        results.files = outputs::hashed(folder, outputs::names(folder)?)?;
+    }
     for place in outputs::EXPORTS.map(|export| folder.join(export)).iter().filter(|place| place.exists()) {
         lock.write(&place.join(outputs::LOCK))?;
     }
@@ -231,7 +239,8 @@ fn bits(logits: Tensor<2>) -> Vec<u8> {
     logits.into_data().bytes().to_vec()
 }
 
-/// What came out, as the run's folder shows it: the same after an interruption.
+/// What came out, as the run's folder shows it: the same after an interruption. Its files are hashed once all are
+/// there.
 fn results(adapter: &Adapter, folder: &Path, progress: &Progress) -> anyhow::Result<Results> {
     let (steps, evals) = read_metrics(&folder.join("metrics.jsonl"))?;
     let early = steps.iter().filter_map(|row| {
@@ -247,6 +256,6 @@ fn results(adapter: &Adapter, folder: &Path, progress: &Progress) -> anyhow::Res
         eval_loss_after: eval_after(progress.step),
         adapter_sha256: adapter.digest(),
         early: early.collect(),
-        files: outputs::hashed(folder, outputs::names(folder)?)?,
+        files: Vec::new(),
     })
 }

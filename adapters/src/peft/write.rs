@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::{CONFIG_FILE, MODEL_FILE, PeftConfig, tensor_name};
 use crate::error::AdapterError;
-use crate::folder::NewFolder;
+use crate::folder::{NewFolder, is_marked};
 use crate::lora::LoraWeights;
 use crate::target::{LinearModule, as_list};
 
@@ -31,7 +31,8 @@ pub fn write(
     let json = config.to_json(&as_list(&names, modules));
     let text = serde_json::to_string_pretty(&json).expect("a value of strings and numbers always prints");
 
-    let new = NewFolder::create(folder, |name| [CONFIG_FILE, MODEL_FILE, "run.lock"].contains(&name))?;
+    let ours = |name: &str| [CONFIG_FILE, MODEL_FILE, "run.lock"].contains(&name) || is_marked(folder, name);
+    let new = NewFolder::create(folder, ours)?;
     new.write(CONFIG_FILE, text.as_bytes())?;
     new.write(MODEL_FILE, &tensors(weights))?;
     new.commit()

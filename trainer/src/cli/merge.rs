@@ -10,9 +10,11 @@ use crate::base;
 use crate::export::ExportDtype;
 use crate::log::{Verbosity, data_line};
 use crate::merge::{Merge, RoundTrip, Target};
+use crate::provenance::beside_merged_of;
 
 pub(super) fn run(args: &args::Merge, global: &Global) -> anyhow::Result<()> {
-    let base = base::open(&args.base, Path::new(""), &super::resolver(global))?;
+    let resolver = super::resolver(global);
+    let base = base::open(&args.base, Path::new(""), &resolver)?;
     let adapter = peft::read(&args.adapter, &base.linear_modules())
         .with_context(|| format!("could not use the adapter `{}`", args.adapter.display()))?;
     let merge = Merge {
@@ -31,6 +33,7 @@ pub(super) fn run(args: &args::Merge, global: &Global) -> anyhow::Result<()> {
         shard_bytes: args.max_shard_size,
     };
     let merged = merge.run()?;
+    beside_merged_of(&args.out, &base, &args.adapter, &resolver)?;
     if global.verbosity() != Verbosity::Quiet {
         for line in merged.lines() {
             data_line(&line)?;

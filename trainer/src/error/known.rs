@@ -10,6 +10,7 @@ use crate::evidence::LockError;
 use crate::evidence::signing::SignatureError;
 use crate::export::ExportError;
 use crate::model::{ConfigError, LoadError};
+use crate::provenance::PolicyError;
 use crate::recipe::RecipeError;
 use crate::schedule::WarmUpTooLong;
 use crate::train::TrainError;
@@ -41,6 +42,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         .or_else(|| cast::<ExportError>(error))
         .or_else(|| cast::<LockError>(error))
         .or_else(|| cast::<SignatureError>(error))
+        .or_else(|| cast::<PolicyError>(error))
         .or_else(|| cast::<WarmUpTooLong>(error))
 }
 
@@ -101,6 +103,7 @@ impl Explain for SourceError {
             | Self::PythonMissing { .. }
             | Self::PipFailed { .. }
             | Self::NoWheel { .. }
+            | Self::NoMetadata { .. }
             | Self::BadWheel { .. }
             | Self::MemberSize { .. }
             | Self::HubStatus { .. }
@@ -234,6 +237,16 @@ impl Explain for LockError {
 impl Explain for WarmUpTooLong {
     fn hint(&self) -> Option<String> {
         Some(format!("use at most {}, or train for more steps", self.total_steps))
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+impl Explain for PolicyError {
+    fn hint(&self) -> Option<String> {
+        Some(PolicyError::hint(self))
     }
 
     fn exit(&self) -> Exit {

@@ -8,6 +8,7 @@ use seedcorn_data::source::{Resolved, hash_file};
 
 use super::lock::{DataFiles, Device, File, Lock, ModelFiles, Order, Samples, Source};
 use crate::build::Prepared;
+use crate::provenance::Found;
 use crate::recipe::{DataSource, sha256_hex};
 
 /// Describes every input of a run: what decides its bits, before the first step.
@@ -25,6 +26,7 @@ pub fn describe(prepared: &Prepared) -> anyhow::Result<Lock> {
         chat_template_sha256: parts.and_then(|parts| parts.chat_template.as_deref()).map(digest),
         files: files(&base.resolved),
         adapter_files: prepared.adapter_files.as_ref().map(files).unwrap_or_default(),
+        license: prepared.licences.model.statement().cloned(),
     };
     let (train_files, eval_files) = prepared.data_files.split_at(recipe.data.train.len());
     let statistics = dataset.statistics();
@@ -35,8 +37,13 @@ pub fn describe(prepared: &Prepared) -> anyhow::Result<Lock> {
     let train_records = statistics.iter().map(|one| one.records + held_out(&one.name));
     let eval_only = dataset.eval().iter().rev().take(eval_files.len()).rev();
     let data = DataFiles {
-        train: sources(&recipe.data.train, train_files, train_records),
-        eval: sources(&recipe.data.eval, eval_files, eval_only.map(|one| one.statistics.records)),
+        train: sources(&recipe.data.train, train_files, train_records, &prepared.licences.train),
+        eval: sources(
+            &recipe.data.eval,
+            eval_files,
+            eval_only.map(|one| one.statistics.records),
+            &prepared.licences.eval,
+        ),
     };
     let samples = samples(prepared)?;
     let recipe_file = recipe.file.as_deref().map(|file| recipe_file(file, &recipe.output)).transpose()?;
@@ -75,13 +82,19 @@ fn samples(prepared: &Prepared) -> Result<Samples, seedcorn_data::Error> {
     })
 }
 
-fn sources(typed: &[DataSource], resolved: &[Resolved], records: impl Iterator<Item = u64>) -> Vec<Source> {
-    let all = typed.iter().zip(resolved).zip(records);
-    all.map(|((typed, resolved), records)| Source {
+fn sources(
+    typed: &[DataSource],
+    resolved: &[Resolved],
+    records: impl Iterator<Item = u64>,
+    licences: &[Found],
+) -> Vec<Source> {
+    let all = typed.iter().zip(resolved).zip(records).zip(licences);
+    all.map(|(((typed, resolved), records), licences)| Source {
         source: typed.source.typed().to_owned(),
         revision: resolved.revision.clone(),
         records,
         files: files(resolved),
+        license: licences.statement().cloned(),
     })
     .collect()
 }

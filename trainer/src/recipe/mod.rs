@@ -11,6 +11,7 @@ mod choice;
 mod digest;
 mod error;
 mod file;
+mod licence;
 mod location;
 mod parse;
 mod resolve;
@@ -24,18 +25,20 @@ mod tests;
 pub use byte_size::{ByteSize, shown as shown_bytes};
 pub use choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
+    Unknown,
 };
+pub(crate) use digest::keep_what_decides;
 pub use digest::{differing_keys, digest_of, sha256_hex};
 pub use error::{At, RecipeError};
 pub use file::{
     AdapterFile, CheckpointFile, DataFile, EvalFile, ExportFile, LogFile, ModelFile, OptimizerFile,
-    RecipeFile, ScheduleFile, SourceFile, Targets, TrainFile,
+    PolicyFile, RecipeFile, ScheduleFile, SourceFile, Targets, TrainFile,
 };
 pub use location::Location;
 pub use parse::{Typed, parse, read};
 pub use settings::{
     Adapter, AdapterStart, Checkpoint, Data, DataSource, Eval, Export, Length, Log, LoraShape, Model,
-    Optimizer, Recipe, Schedule, Train,
+    Optimizer, Policy, Recipe, Schedule, Train,
 };
 pub use suggest::{list, nearest};
 

@@ -3,6 +3,7 @@
 use super::byte_size::ByteSize;
 use super::error::RecipeError;
 use super::file::{AdapterFile, DataFile, ModelFile, RecipeFile, SourceFile, Targets};
+use super::licence::{license, policy};
 use super::location::Location;
 use super::parse::Typed;
 use super::settings::{
@@ -49,6 +50,7 @@ impl Recipe {
             checkpoint: checkpoint(&file)?,
             export: Export { merged: file.export.merged.unwrap_or_default() },
             log: Log { sample: file.log.sample.unwrap_or(true) },
+            policy: policy(&file.policy)?,
             train,
             data,
         })
@@ -106,6 +108,7 @@ fn model(file: &ModelFile, folder: &Path) -> Result<Model> {
         sha256: pins
             .map(|(name, text)| Ok((name.clone(), hash(&format!("model.sha256.{name}"), text)?)))
             .collect::<Result<_>>()?,
+        license: file.license.as_deref().map(|text| license("model.license", text)).transpose()?,
     })
 }
 
@@ -263,6 +266,7 @@ fn source(file: &SourceFile, key: &str, default: Option<TrainOn>, folder: &Path)
         weight: is_training.then_some(weight),
         train_on: file.train_on.or(default),
         sha256: file.sha256.as_deref().map(|text| hash(&at("sha256"), text)).transpose()?,
+        license: file.license.as_deref().map(|text| license(&at("license"), text)).transpose()?,
         fields,
     })
 }

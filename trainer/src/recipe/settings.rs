@@ -2,6 +2,7 @@
 
 use super::choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
+    Unknown,
 };
 use super::file::Targets;
 use super::location::Location;
@@ -42,6 +43,9 @@ pub struct Recipe {
     pub export: Export,
     /// What is printed.
     pub log: Log,
+    /// Licences that the run may use; absent when the recipe has no policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 /// The frozen base.
@@ -59,6 +63,9 @@ pub struct Model {
     /// Pinned hashes: file name to lower-case sha256.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sha256: BTreeMap<String, String>,
+    /// Licence as the recipe states it, in the spelling of its list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 /// What is trained.
@@ -148,6 +155,9 @@ pub struct DataSource {
     /// Pinned hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// Licence as the recipe states it, in the spelling of its list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
     /// The format's names of fields, to the names that the records have for them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, String>,
@@ -258,4 +268,17 @@ pub struct Export {
 pub struct Log {
     /// Whether one held-out question is answered before and after training.
     pub sample: bool,
+}
+
+/// Licences that a run may use, in the spelling of their lists.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Policy {
+    /// Only these; empty for all that are not denied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// None of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// What an unknown licence means.
+    pub unknown: Unknown,
 }

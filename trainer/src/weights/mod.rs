@@ -21,7 +21,7 @@ use seedcorn_kernels::nf4::Nf4;
 
 pub use error::WeightsError;
 pub use folder::SafetensorsSource;
-pub use gguf::GgufSource;
+pub use gguf::{GgufAbout, GgufSource};
 pub use plain::{Plain, STRETCH_UNIT};
 
 /// How a tensor is stored.

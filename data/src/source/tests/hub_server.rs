@@ -61,7 +61,11 @@ impl Content {
         if wanted.is_some() && wanted.as_deref() != field(&request, "Authorization") {
             return respond(request, Response::from_string("no").with_status_code(401));
         }
-        if ["models", "datasets"].iter().any(|kind| url == format!("/api/{kind}/{REPO}/revision/main")) {
+        let info_of = |kind: &&str| {
+            let revision = url.strip_prefix(&format!("/api/{kind}/{REPO}/revision/"));
+            revision.is_some_and(|revision| revision == "main" || revision == self.commit)
+        };
+        if ["models", "datasets"].iter().any(info_of) {
             let names = self.files.keys().map(|name| serde_json::json!({ "rfilename": name }));
             let info =
                 serde_json::json!({ "id": REPO, "sha": self.commit, "siblings": names.collect::<Vec<_>>() });

@@ -1,6 +1,7 @@
 //! Sources against wheels, folders and a hub made here; nothing leaves this machine.
 
 mod cached;
+mod card;
 mod hub;
 mod hub_server;
 mod local;

@@ -9,6 +9,7 @@ mod tests;
 
 pub use file::LockError;
 
+use crate::provenance::Statement;
 use crate::recipe::{Recipe, sha256_hex};
 use seedcorn_kernels::isa;
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,8 @@ pub struct ModelFiles {
     /// Files of the adapter the run continued from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapter_files: Vec<File>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<Statement>,
 }
 
 /// The data.
@@ -121,6 +124,8 @@ pub struct Source {
     pub revision: Option<String>,
     pub records: u64,
     pub files: Vec<File>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<Statement>,
 }
 
 /// What became of the records.
@@ -210,7 +215,16 @@ impl Lock {
     pub fn input_digest(&self) -> String {
         let tool = Tool { commit: None, ..self.tool.clone() };
         let recipe = toml::Table::new();
-        let inputs = Lock { recipe_file: None, recipe, tool, results: None, ..self.clone() };
+        let mut inputs = Lock { recipe_file: None, recipe, tool, results: None, ..self.clone() };
+        inputs.forget_licences();
         sha256_hex(inputs.unsealed().as_bytes())
+    }
+
+    /// Drops the licences: they depend on what could be asked, and decide no bit.
+    fn forget_licences(&mut self) {
+        self.model.license = None;
+        for source in self.data.train.iter_mut().chain(&mut self.data.eval) {
+            source.license = None;
+        }
     }
 }

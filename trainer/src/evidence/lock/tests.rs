@@ -1,13 +1,25 @@
 use std::path::Path;
 
 use super::*;
+use crate::provenance::{Origin, Statement};
 
 fn file(name: &str) -> File {
     File { name: name.to_owned(), bytes: 3, sha256: sha256_hex(name.as_bytes()) }
 }
 
+fn license() -> Statement {
+    let text = |text: &str| Some(text.to_owned());
+    Statement { id: "llama3.1".to_owned(), name: text("n"), link: text("https://l"), from: Origin::Card }
+}
+
 fn source(name: &str) -> Source {
-    Source { source: name.to_owned(), revision: Some("rev".to_owned()), records: 2, files: vec![file(name)] }
+    Source {
+        source: name.to_owned(),
+        revision: Some("rev".to_owned()),
+        records: 2,
+        files: vec![file(name)],
+        license: Some(license()),
+    }
 }
 
 /// A lock in which every field is present.
@@ -23,6 +35,7 @@ fn full() -> Lock {
         chat_template_sha256: Some("c".to_owned()),
         files: vec![file("a"), file("b")],
         adapter_files: vec![file("old")],
+        license: Some(license()),
     };
     let data = DataFiles { train: vec![source("d")], eval: vec![source("e")] };
     let order = Order { train_sha256: "o".to_owned(), eval_sha256: Some("p".to_owned()) };
@@ -87,6 +100,9 @@ fn the_input_digest_covers_inputs_only() {
     elsewhere.tool.commit = None;
     elsewhere.recipe.insert("output".to_owned(), toml::Value::String("x".to_owned()));
     assert_eq!(elsewhere.input_digest(), digest);
+    let mut unasked = lock.clone();
+    (unasked.model.license, unasked.data.train[0].license) = (None, None);
+    assert_eq!(unasked.input_digest(), digest);
     let mut other = lock.clone();
     other.data.train[0].files[0].sha256.push('0');
     assert_ne!(other.input_digest(), digest);

@@ -28,6 +28,7 @@ quantize = "nf4"
 double_quant = false
 compute = "bf16"
 sha256 = { "model.gguf" = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855" }
+license = "apache-2.0 or mit"
 
 [adapter]
 kind = "lora"
@@ -52,6 +53,7 @@ format = "instruction"
 weight = 2
 train_on = "all"
 sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+license = "llama3.1"
 fields = { instruction = "question" }
 [[data.train]]
 source = "b.jsonl"
@@ -93,6 +95,11 @@ merged = "bf16"
 
 [log]
 sample = false
+
+[policy]
+allow = ["mit", "Apache-2.0", "llama3.1"]
+deny = ["LicenseRef-secret"]
+unknown = "warn"
 "#;
 
 fn resolve_with(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
@@ -215,6 +222,7 @@ fn every_key_is_accepted_and_carried() {
             "data.eval.sha256",
             with(FULL, "format = \"text\"", &format!("format = \"text\"\nsha256 = \"{}\"", "0".repeat(64))),
         ),
+        ("data.eval.license", with(FULL, "format = \"text\"", "format = \"text\"\nlicense = \"mit\"")),
     ];
     for key in known_keys() {
         // Refused by meaning rather than by name; `refuses_what_would_be_ignored` has it.
@@ -230,6 +238,20 @@ fn every_key_is_accepted_and_carried() {
         );
         assert!(variant.is_some() || has(&typed, &key), "`{key}` is in no test recipe");
     }
+}
+
+#[test]
+fn licences_and_the_policy_are_no_part_of_the_digest() {
+    let plain = resolve(MINIMAL).expect("valid");
+    let stated = with(MINIMAL, "format = \"chat\"", "format = \"chat\"\nlicense = \"mit\"");
+    let policy = "[policy]\ndeny = [\"gpl-3.0\"]\n";
+    let recipe = resolve_with(&(stated + policy), &["model.license=cc0-1.0"]).expect("valid");
+    assert_eq!(recipe.digest(), plain.digest());
+    assert_eq!(recipe.model.license.as_deref(), Some("CC0-1.0"));
+    let found = recipe.policy.expect("there is one");
+    assert_eq!((found.deny, found.unknown), (vec!["GPL-3.0-only".to_owned()], Unknown::Warn));
+    let allowing = resolve(&format!("{MINIMAL}[policy]\nallow = [\"mit\"]\n")).expect("valid");
+    assert_eq!(allowing.policy.expect("there is one").unknown, Unknown::Refuse);
 }
 
 fn with_budget() -> String {

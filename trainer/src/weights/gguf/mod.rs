@@ -39,6 +39,19 @@ pub struct GgufSource {
     names: BTreeMap<String, (usize, Rows)>,
 }
 
+/// What a file says about the model in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GgufAbout {
+    /// `general.name`, else `general.basename`.
+    pub name: Option<String>,
+    /// `general.license`: an SPDX expression or a word of the Hugging Face hub.
+    pub license: Option<String>,
+    /// `general.license.name`.
+    pub license_name: Option<String>,
+    /// `general.license.link`.
+    pub license_link: Option<String>,
+}
+
 impl GgufSource {
     /// Opens a file; its header and every tensor's place and name are checked here.
     ///
@@ -67,6 +80,19 @@ impl GgufSource {
     /// If the tokenizer is of a kind that is not supported, or its parts do not fit.
     pub fn tokenizer(&self) -> Result<GgufTokenizer, WeightsError> {
         tokenizer::build(&self.header, &self.map, self.family).map_err(|source| self.error(source))
+    }
+
+    /// What the file says about itself; nothing in it changes the arithmetic.
+    pub fn about(&self) -> GgufAbout {
+        let metadata = metadata::Metadata::new(&self.header, &self.map);
+        // A value of another type says nothing.
+        let text = |key: &str| metadata.text(key).ok().flatten().map(str::to_owned);
+        GgufAbout {
+            name: text("general.name").or_else(|| text("general.basename")),
+            license: text("general.license"),
+            license_name: text("general.license.name"),
+            license_link: text("general.license.link"),
+        }
     }
 
     fn error(&self, source: GgufError) -> WeightsError {
