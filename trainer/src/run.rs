@@ -1,6 +1,7 @@
 //! One training run, from prepared inputs to an exported adapter that was loaded back and compared.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -20,10 +21,12 @@ use crate::log::{RunLog, Verbosity, read_steps};
 use crate::merge::{Merge, Merged, RoundTrip, Target};
 use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
-use crate::progress::Progress;
+use crate::parallel::World;
+use crate::progress::{Observer, Progress, Silent};
 use crate::recipe::{self, sha256_hex};
 use crate::sample::{Shown, show};
 use crate::snapshot::{self, Checkpoints};
+use crate::stop::Stop;
 use crate::train::{Run, Settings, Trained, train};
 
 /// Steps whose exact loss and gradient norm go into the lock.
@@ -56,8 +59,9 @@ pub struct Finished {
 ///
 /// # Errors
 /// Whatever stops a run; states saved before it stay.
-pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::Result<Finished> {
+pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity, stop: &Stop) -> anyhow::Result<Finished> {
     let recipe = &prepared.recipe;
+    let world = World::here(&recipe.parallel);
     let mut lock = describe(prepared)?;
     let output = Output::take(&recipe.output, resume)?;
     let folder = output.folder();
@@ -101,17 +105,26 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     lock.write(&folder.join("run.lock"))?;
 
     let before = answer(prepared, &decoder, &adapter)?;
-    let trained = train(Run {
-        model: &decoder,
-        adapter,
-        optimizer,
-        stream,
-        eval: prepared.dataset.eval(),
-        schedule: prepared.schedule,
-        checkpoints,
-        observer: &mut log,
-        progress,
-        settings: settings(prepared),
+    // Rank 0 alone writes and talks.
+    let outlets = Mutex::new(Some((checkpoints, &mut log)));
+    let trained = world.run(|ranks| {
+        let outlets = ranks.leads().then(|| outlets.lock().ok()?.take()).flatten();
+        let (checkpoints, log) = outlets.map_or((None, None), |(checkpoints, log)| (checkpoints, Some(log)));
+        let mut silent = Silent;
+        train(Run {
+            ranks,
+            stop,
+            model: &decoder,
+            adapter: adapter.clone(),
+            optimizer: optimizer.clone(),
+            stream: stream.clone(),
+            eval: prepared.dataset.eval(),
+            schedule: prepared.schedule,
+            checkpoints,
+            observer: log.map_or(&mut silent, |log| log as &mut dyn Observer),
+            progress: progress.clone(),
+            settings: settings(prepared),
+        })
     });
     log.shown().finish();
     let Trained { adapter, first_eval, last_eval, progress } = trained?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use seedcorn_adapters::Adapter;
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{CheckpointError, Resumed, State, Store, bytes};
 use crate::optimizer::Optimizer;
@@ -83,6 +84,17 @@ pub fn restore(
         cursor,
         best_eval_loss: resumed.state.best_eval_loss,
     })
+}
+
+/// Hashes what every rank must hold alike: the adapter and the moments.
+pub fn digest(adapter: &Adapter, optimizer: &Optimizer) -> [u8; 32] {
+    let [first, second] = optimizer.moments();
+    let values = adapter.values();
+    let tensors = values.iter().chain(first).chain(second);
+    tensors
+        .fold(Sha256::new(), |hash, values| hash.chain_update(bytemuck::cast_slice(values)))
+        .finalize()
+        .into()
 }
 
 /// Factors, first moments, second moments.

@@ -9,10 +9,12 @@ use crate::error::stderr_takes_colour;
 use crate::log::{Progress, Verbosity, data_line};
 use crate::merge::Merged;
 use crate::run::{Finished, run as run_prepared};
+use crate::stop::Stop;
 use crate::{plan, recipe};
 
 pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
-    let recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    let mut recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    recipe.settle_ranks(None, 1)?;
     let prepared = prepare(recipe, &super::resolver(global))?;
     let told = Progress::new(prepared.steps, 0, global.verbosity());
     for warning in plan::warnings(&prepared) {
@@ -25,7 +27,8 @@ pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
         told.note(&line);
     }
     drop(told);
-    let finished = run_prepared(&prepared, args.resume, global.verbosity())?;
+    let stop = Stop::on_signals()?;
+    let finished = run_prepared(&prepared, args.resume, global.verbosity(), &stop)?;
     if global.verbosity() != Verbosity::Quiet {
         summary(&prepared, &finished)?;
     }

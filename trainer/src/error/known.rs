@@ -9,6 +9,7 @@ use crate::checkpoint::CheckpointError;
 use crate::evidence::LockError;
 use crate::export::ExportError;
 use crate::model::{ConfigError, LoadError};
+use crate::parallel::ParallelError;
 use crate::recipe::RecipeError;
 use crate::schedule::WarmUpTooLong;
 use crate::train::TrainError;
@@ -36,6 +37,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         .or_else(|| cast::<ConfigError>(error))
         .or_else(|| cast::<LoadError>(error))
         .or_else(|| cast::<TrainError>(error))
+        .or_else(|| cast::<ParallelError>(error))
         .or_else(|| cast::<CheckpointError>(error))
         .or_else(|| cast::<ExportError>(error))
         .or_else(|| cast::<LockError>(error))
@@ -176,6 +178,23 @@ impl Explain for LoadError {
 impl Explain for TrainError {
     fn hint(&self) -> Option<String> {
         TrainError::hint(self)
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Parallel(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+}
+
+impl Explain for ParallelError {
+    fn hint(&self) -> Option<String> {
+        ParallelError::hint(self)
+    }
+
+    fn exit(&self) -> Exit {
+        ParallelError::exit(self)
     }
 }
 

@@ -7,7 +7,7 @@
 //! hint: the newest complete checkpoint is `step-000300`
 //! ```
 //!
-//! Exit codes: 0 done, 1 run failed, 2 wrong usage or recipe.
+//! Exit codes: 0 done, 1 run failed, 2 wrong usage or recipe, 3 a rank was lost.
 
 mod known;
 
@@ -27,14 +27,24 @@ pub enum Exit {
     Failed,
     /// Wrong usage, or a recipe that cannot be run: 2.
     Usage,
+    /// One of several ranks was lost: 3.
+    Lost,
+}
+
+impl Exit {
+    /// Returns the number that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Lost => 3,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        match exit {
-            Exit::Failed => ExitCode::from(1),
-            Exit::Usage => ExitCode::from(2),
-        }
+        ExitCode::from(exit.code())
     }
 }
 

@@ -4,7 +4,7 @@ use super::settings::Recipe;
 use sha2::{Digest, Sha256};
 
 /// Tables and keys that change where results go or what is shown, never a bit of the result.
-const WITHOUT_EFFECT: [&str; 3] = ["output", "log", "checkpoint"];
+const WITHOUT_EFFECT: [&str; 4] = ["output", "log", "checkpoint", "parallel"];
 /// The same of `[train]`: what is kept and what is computed again give the same bits.
 const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];
 
@@ -14,7 +14,7 @@ impl Recipe {
         toml::to_string(&self.table()).expect("a table of plain values can be written")
     }
 
-    /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`,
+    /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`, `parallel`,
     /// `train.activation` and `train.memory_budget`.
     pub fn canonical_toml(&self) -> String {
         let mut table = self.table();

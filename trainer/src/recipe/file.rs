@@ -7,6 +7,7 @@ use super::byte_size::ByteSize;
 use super::choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
 };
+use super::rank_count::RankCount;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -48,6 +49,9 @@ pub struct RecipeFile {
     /// What is printed.
     #[serde(default)]
     pub log: LogFile,
+    /// How many ranks share the work.
+    #[serde(default)]
+    pub parallel: ParallelFile,
 }
 
 /// `[model]`.
@@ -178,6 +182,15 @@ pub struct ExportFile {
 #[expect(missing_docs, reason = "each key is described in docs/recipe.md")]
 pub struct LogFile {
     pub sample: Option<bool>,
+}
+
+/// `[parallel]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in docs/recipe.md")]
+pub struct ParallelFile {
+    pub data: Option<RankCount>,
+    pub timeout_seconds: Option<u64>,
 }
 
 /// Which linear layers get an adapter, by PEFT's rules.

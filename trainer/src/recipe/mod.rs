@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod location;
 mod parse;
+mod rank_count;
 mod resolve;
 mod schema;
 mod set;
@@ -29,13 +30,14 @@ pub use digest::{differing_keys, sha256_hex};
 pub use error::{At, RecipeError};
 pub use file::{
     AdapterFile, CheckpointFile, DataFile, EvalFile, ExportFile, LogFile, ModelFile, OptimizerFile,
-    RecipeFile, ScheduleFile, SourceFile, Targets, TrainFile,
+    ParallelFile, RecipeFile, ScheduleFile, SourceFile, Targets, TrainFile,
 };
 pub use location::Location;
 pub use parse::{Typed, parse, read};
+pub use rank_count::RankCount;
 pub use settings::{
     Adapter, AdapterStart, Checkpoint, Data, DataSource, Eval, Export, Length, Log, LoraShape, Model,
-    Optimizer, Recipe, Schedule, Train,
+    Optimizer, Parallel, Recipe, Schedule, Train,
 };
 pub use suggest::{list, nearest};
 

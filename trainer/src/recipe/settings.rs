@@ -5,6 +5,7 @@ use super::choice::{
 };
 use super::file::Targets;
 use super::location::Location;
+use super::rank_count::RankCount;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ pub struct Recipe {
     pub export: Export,
     /// What is printed.
     pub log: Log,
+    /// How many ranks share the work.
+    pub parallel: Parallel,
 }
 
 /// The frozen base.
@@ -252,4 +255,16 @@ pub struct Export {
 pub struct Log {
     /// Whether one held-out question is answered before and after training.
     pub sample: bool,
+}
+
+/// How many ranks share the work. Never changes a bit of the result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Parallel {
+    /// Ranks that share out the micro-batches of a step, whose number they divide.
+    pub data: RankCount,
+    /// Seconds that a rank may take longer than expected.
+    pub timeout_seconds: u64,
+    /// Ranks that share this machine's memory; no part of a recipe.
+    #[serde(skip)]
+    pub on_this_machine: u64,
 }

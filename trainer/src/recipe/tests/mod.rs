@@ -92,6 +92,10 @@ merged = "bf16"
 
 [log]
 sample = false
+
+[parallel]
+data = 2
+timeout_seconds = 60
 "#;
 
 fn resolve_with(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
@@ -263,6 +267,9 @@ fn digest_ignores_where_and_what_is_shown_only() {
         "checkpoint.keep=9",
         "train.activation=recompute",
         "train.activation=auto",
+        "parallel.data=1",
+        "parallel.data=auto",
+        "parallel.timeout_seconds=5",
     ];
     for text in same {
         assert_eq!(resolve_with(FULL, &[text]).expect("valid").digest(), base, "{text}");
