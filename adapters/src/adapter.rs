@@ -1,10 +1,12 @@
 //! The trained state: the factors `A` and `B` of every adapted module, on the device they are trained on.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use seedcorn_kernels::lora_linear::{Dropout, Factors};
+use sha2::{Digest, Sha256};
 
 use crate::lora::LoraWeights;
 
@@ -106,6 +108,31 @@ impl Adapter {
             .map(|module| [values(module.a.clone()), values(module.b.clone())])
             .collect();
         pairs.into_iter().flatten().collect()
+    }
+
+    /// Returns the sha256 of every name, shape and value, in lower-case hexadecimal digits.
+    ///
+    /// Two adapters have the same digest when they hold the same bits under the same names.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for (module, pair) in self.modules.iter().zip(self.values().chunks_exact(2)) {
+            hash.update((module.name.len() as u64).to_le_bytes());
+            hash.update(&module.name);
+            for (tensor, values) in [&module.a, &module.b].into_iter().zip(pair) {
+                for size in tensor.dims() {
+                    hash.update((size as u64).to_le_bytes());
+                }
+                for chunk in values.chunks(1 << 12) {
+                    let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    hash.update(&bytes);
+                }
+            }
+        }
+        hash.finalize().iter().fold(String::new(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     /// Changes every trained tensor, in the order of [`Adapter::values`], without a copy where no one else holds

@@ -115,9 +115,20 @@ pub fn check() -> Result<Tier, IsaError> {
     CHOICE
         .get_or_init(|| {
             let value = std::env::var_os(ENV).map(|value| value.to_string_lossy().into_owned());
-            resolve(value.as_deref())
+            match (value, PREFERRED.get()) {
+                (None, Some(tier)) if tier.is_available() => Ok(*tier),
+                (value, _) => resolve(value.as_deref()),
+            }
         })
         .clone()
+}
+
+static PREFERRED: OnceLock<Tier> = OnceLock::new();
+
+/// Takes another tier than the best one, where the processor has it and the environment has no wish: before
+/// [`check`] was called, and once.
+pub fn prefer(tier: Tier) {
+    PREFERRED.get_or_init(|| tier);
 }
 
 /// Returns the tier that ops run on: that of [`check`], or the best one where `check` failed.

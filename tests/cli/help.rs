@@ -40,6 +40,11 @@ fn generate() {
 }
 
 #[test]
+fn verify() {
+    assert_snapshot!(Stage::new().seedcorn("verify --help"));
+}
+
+#[test]
 fn doctor() {
     assert_snapshot!(Stage::new().seedcorn("doctor --help"));
 }

@@ -13,4 +13,5 @@ mod ranks;
 mod runs;
 mod stage;
 mod verbs;
+mod verify;
 mod weights;

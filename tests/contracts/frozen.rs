@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Count(pub(crate) u64);
 
 impl Observer for Count {
-    fn step(&mut self, _: &StepRecord) -> io::Result<()> {
+    fn step(&mut self, _: &StepRecord, _: &Adapter) -> io::Result<()> {
         self.0 += 1;
         Ok(())
     }

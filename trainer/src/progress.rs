@@ -2,6 +2,7 @@
 
 use std::io;
 
+use seedcorn_adapters::Adapter;
 use seedcorn_data::Cursor;
 
 use crate::evaluate::Evaluation;
@@ -48,8 +49,8 @@ pub struct StepRecord {
 
 /// Who hears of a run's steps and evaluations.
 pub trait Observer {
-    /// An optimizer step was done.
-    fn step(&mut self, record: &StepRecord) -> io::Result<()>;
+    /// An optimizer step was done, which left this adapter.
+    fn step(&mut self, record: &StepRecord, adapter: &Adapter) -> io::Result<()>;
 
     /// The model was evaluated after `step` steps.
     fn evaluation(&mut self, step: u64, evaluation: &Evaluation) -> io::Result<()>;
@@ -63,7 +64,7 @@ pub trait Observer {
 pub struct Silent;
 
 impl Observer for Silent {
-    fn step(&mut self, _: &StepRecord) -> io::Result<()> {
+    fn step(&mut self, _: &StepRecord, _: &Adapter) -> io::Result<()> {
         Ok(())
     }
 

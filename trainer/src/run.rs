@@ -14,23 +14,21 @@ use crate::build::{Prepared, precision};
 use crate::checkpoint::{Output, Store};
 use crate::error::Explained;
 use crate::evaluate::Evaluation;
-use crate::evidence::{AdapterResult, EarlyStep, File, Results, describe};
+use crate::evidence::{EarlyStep, Results, describe, outputs};
 use crate::export::ExportDtype;
 use crate::export::folder::DEFAULT_SHARD_BYTES;
-use crate::log::{RunLog, Verbosity, read_steps};
+use crate::log::{RunLog, Verbosity, read_metrics};
 use crate::merge::{Merge, Merged, RoundTrip, Target};
 use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
 use crate::parallel::World;
 use crate::progress::{Observer, Progress, Silent};
-use crate::recipe::{self, sha256_hex};
+use crate::recipe;
 use crate::sample::{Shown, show};
 use crate::snapshot::{self, Checkpoints};
 use crate::stop::Stop;
 use crate::train::{Run, Settings, Trained, train};
 
-/// Steps whose exact loss and gradient norm go into the lock.
-const EARLY_STEPS: u64 = 5;
 /// Tokens of the sample on which a written adapter is compared with the one in memory.
 const PROBE_TOKENS: usize = 64;
 
@@ -102,7 +100,7 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity, stop: &Stop)
     if progress.step > 0 {
         log.shown().note(&format!("continuing after step {} of {}", progress.step, prepared.steps));
     }
-    lock.write(&folder.join("run.lock"))?;
+    lock.write(&folder.join(outputs::LOCK))?;
 
     let before = answer(prepared, &decoder, &adapter)?;
     // Rank 0 alone writes and talks.
@@ -132,22 +130,27 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity, stop: &Stop)
 
     let path = folder.join("adapter");
     export(prepared, &decoder, &adapter, &path)?;
-    lock.results = Some(results(&path, folder, &progress, first_eval.as_ref(), last_eval.as_ref())?);
-    lock.write(&folder.join("run.lock"))?;
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
+    lock.results = Some(results(&adapter, folder, &progress)?);
+    for place in outputs::EXPORTS.map(|export| folder.join(export)).iter().filter(|place| place.exists()) {
+        lock.write(&place.join(outputs::LOCK))?;
+    }
+    lock.write(&folder.join(outputs::LOCK))?;
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
     Ok(Finished { adapter: path, merged, first_eval, last_eval, shown, steps, decoder, trained: adapter })
 }
 
-fn optimizer(prepared: &Prepared, adapter: &Adapter) -> Optimizer {
+/// The update rule of a recipe, with fresh moments.
+pub(crate) fn optimizer(prepared: &Prepared, adapter: &Adapter) -> Optimizer {
     let cfg = &prepared.recipe.optimizer;
     let [beta1, beta2] = cfg.betas;
     let adamw = AdamW { beta1, beta2, eps: cfg.eps, weight_decay: cfg.weight_decay };
     Optimizer::new(adamw, prepared.recipe.train.max_grad_norm, adapter)
 }
 
-fn settings(prepared: &Prepared) -> Settings {
+/// The numbers that the loop reads.
+pub(crate) fn settings(prepared: &Prepared) -> Settings {
     let recipe = &prepared.recipe;
     let eval = recipe.eval.as_ref();
     Settings {
@@ -241,26 +244,22 @@ fn bits(logits: Tensor<2>) -> Vec<u8> {
     logits.into_data().bytes().to_vec()
 }
 
-fn results(
-    adapter: &Path,
-    folder: &Path,
-    progress: &Progress,
-    before: Option<&Evaluation>,
-    after: Option<&Evaluation>,
-) -> anyhow::Result<Results> {
-    let files = [peft::CONFIG_FILE, peft::MODEL_FILE].map(|name| -> anyhow::Result<File> {
-        let content = fs_err::read(adapter.join(name))?;
-        Ok(File { name: name.to_owned(), bytes: content.len() as u64, sha256: sha256_hex(&content) })
+/// What came out, as the run's folder shows it: the same after an interruption.
+fn results(adapter: &Adapter, folder: &Path, progress: &Progress) -> anyhow::Result<Results> {
+    let (steps, evals) = read_metrics(&folder.join("metrics.jsonl"))?;
+    let early = steps.iter().filter_map(|row| {
+        let adapter_sha256 = row.adapter_sha256.clone()?;
+        Some(EarlyStep { step: row.step, loss: row.loss, grad_norm: row.grad_norm, adapter_sha256 })
     });
-    let steps = read_steps(&folder.join("metrics.jsonl"))?;
-    let early = steps.iter().filter(|(step, ..)| *step <= EARLY_STEPS);
+    let eval_after = |step: u64| evals.iter().find(|row| row.step == step).map(|row| row.eval_loss);
     Ok(Results {
         steps: progress.step,
         trained_tokens: progress.trained_tokens,
-        final_loss: steps.last().map(|(_, loss, _)| *loss),
-        eval_loss_before: before.map(Evaluation::loss),
-        eval_loss_after: after.map(Evaluation::loss),
-        adapter: AdapterResult { files: files.into_iter().collect::<anyhow::Result<_>>()? },
-        early: early.map(|&(step, loss, grad_norm)| EarlyStep { step, loss, grad_norm }).collect(),
+        final_loss: steps.last().map(|row| row.loss),
+        eval_loss_before: eval_after(0),
+        eval_loss_after: eval_after(progress.step),
+        adapter_sha256: adapter.digest(),
+        early: early.collect(),
+        files: outputs::hashed(folder, outputs::names(folder)?)?,
     })
 }

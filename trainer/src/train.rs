@@ -219,7 +219,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         let seconds = started.elapsed().as_secs_f64();
         let tokens = micro_batches.iter().map(MicroBatch::tokens).sum();
         let record = StepRecord { step, loss, grad_norm, lr, trained_tokens, tokens, seconds };
-        observer.step(&record).map_err(|source| TrainError::Log { step, source })?;
+        observer.step(&record, &adapter).map_err(|source| TrainError::Log { step, source })?;
         let due = |every: u64| step == cfg.steps || (every > 0 && step.is_multiple_of(every));
         if due(cfg.eval_every) {
             last_eval = evaluation(&adapter, step)?;

@@ -31,7 +31,7 @@ pub fn write(
     let json = config.to_json(&as_list(&names, modules));
     let text = serde_json::to_string_pretty(&json).expect("a value of strings and numbers always prints");
 
-    let new = NewFolder::create(folder, |name| [CONFIG_FILE, MODEL_FILE].contains(&name))?;
+    let new = NewFolder::create(folder, |name| [CONFIG_FILE, MODEL_FILE, "run.lock"].contains(&name))?;
     new.write(CONFIG_FILE, text.as_bytes())?;
     new.write(MODEL_FILE, &tensors(weights))?;
     new.commit()

@@ -10,8 +10,11 @@ use sha2::{Digest, Sha256};
 /// Bytes per read: large enough that system calls do not show, small enough for the L2 cache.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Hashes a file and counts its bytes in one pass.
-pub(super) fn hash_file(path: &Path) -> io::Result<(String, u64)> {
+/// Hashes a file and counts its bytes in one pass: sha256 in lower-case hexadecimal digits, and the size.
+///
+/// # Errors
+/// Whatever the system says of the file.
+pub fn hash_file(path: &Path) -> io::Result<(String, u64)> {
     let mut sink = HashingWriter::new(io::sink());
     copy(&mut fs_err::File::open(path)?, &mut sink)?;
     let (sha256, bytes, _) = sink.finish();

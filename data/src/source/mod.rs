@@ -29,6 +29,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::SourceError;
+pub use hash::hash_file;
 pub use resolver::{HubSettings, Resolver, Token};
 
 use cache::Cache;

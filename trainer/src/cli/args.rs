@@ -1,5 +1,6 @@
 //! Verbs and flags. Everything a run needs is in the recipe; flags only point and override.
 
+use crate::evidence::EARLY_STEPS;
 use crate::log::Verbosity;
 use crate::recipe::{Compute, Format, Quantize, TrainOn};
 use clap::builder::PossibleValuesParser;
@@ -74,6 +75,8 @@ pub enum Verb {
     Eval(Eval),
     /// Let a model answer a prompt
     Generate(Generate),
+    /// Check a run, a lock or an adapter: files, inputs, and the first steps trained again
+    Verify(Verify),
     /// Show what this machine offers
     Doctor,
 }
@@ -250,6 +253,42 @@ pub struct Generate {
     /// Give the prompt to the model as it is, without its chat template
     #[arg(long)]
     pub raw: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints a line for each check and a verdict; the exit code is 0 when all that was compared is as the
+lock says. On the device class of the lock losses, gradient norms and adapters must have the same
+bits; on another they must be close, and the line says how close.
+
+Examples:
+  seedcorn verify runs/x
+  seedcorn verify recipes/quickstart/run.lock --steps 2
+  seedcorn verify runs/x/adapter --files-only
+  seedcorn verify runs/x --full")]
+pub struct Verify {
+    /// Folder of a run, its `run.lock`, or the folder of an adapter
+    #[arg(value_name = "RUN|LOCK|ADAPTER")]
+    pub subject: PathBuf,
+    /// Compare files only: fetch no input, train nothing
+    #[arg(long, conflicts_with_all = ["steps", "full", "out"])]
+    pub files_only: bool,
+    /// Train so many of the first steps again; 0 trains none
+    #[arg(long, value_name = "N", default_value_t = EARLY_STEPS, value_parser = clap::value_parser!(u64).range(..=EARLY_STEPS))]
+    pub steps: u64,
+    /// Train the whole run again and compare its results
+    #[arg(long, conflicts_with = "steps")]
+    pub full: bool,
+    /// Keep the run that `--full` makes in this folder
+    #[arg(long, value_name = "DIR", requires = "full")]
+    pub out: Option<PathBuf>,
+    /// Folder where the recipe's relative paths start, when not where the lock says
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 type Words<T> = &'static [(&'static str, T)];

@@ -9,6 +9,7 @@ mod inspect;
 mod merge;
 mod model;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -23,13 +24,13 @@ use crate::log::Verbosity;
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let Cli { verb, global } = Cli::parse();
-    match prepare_process(&global).and_then(|()| dispatch(verb, &global)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match prepare_process(&verb, &global).and_then(|()| dispatch(verb, &global)) {
+        Ok(code) => code,
         Err(error) => report(&error),
     }
 }
 
-fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<()> {
+fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Train(args) => train::run(&args, global),
         Verb::Check(args) => check::run(&args, global),
@@ -37,13 +38,18 @@ fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Merge(args) => merge::run(&args, global),
         Verb::Eval(args) => eval::run(&args, global),
         Verb::Generate(args) => generate::run(&args, global),
+        Verb::Verify(args) => return verify::run(&args, global),
         Verb::Doctor => Ok(doctor::run(global)?),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Settles what holds for the whole process: the allocator, the instruction tier, the number of threads, the log.
-fn prepare_process(global: &Global) -> anyhow::Result<()> {
+fn prepare_process(verb: &Verb, global: &Global) -> anyhow::Result<()> {
     heap::keep_freed();
+    if let Verb::Verify(args) = verb {
+        verify::prefer_tier(args);
+    }
     isa::check().map_err(|error| Explained::usage(error.to_string()).with_hint(error.hint()))?;
     if let Some(threads) = global.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;

@@ -1,12 +1,10 @@
 //! `seedcorn train`: an adapter from a recipe.
 
-use std::path::{Path, PathBuf};
-
 use super::args::{self, Global};
 use super::check;
 use crate::build::{Prepared, prepare};
 use crate::error::stderr_takes_colour;
-use crate::log::{Progress, Verbosity, data_line};
+use crate::log::{Progress, Verbosity, data_line, from_here};
 use crate::merge::Merged;
 use crate::run::{Finished, run as run_prepared};
 use crate::stop::Stop;
@@ -83,11 +81,4 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
     let question = finished.shown.as_ref().map_or("Hello", |[shown, _]| shown.question.as_str());
     let quoted = question.replace('\'', "'\\''");
     data_line(&format!("next: seedcorn generate '{model}' --adapter {adapter} --prompt '{quoted}'"))
-}
-
-/// Writes a path without `..`, from the working folder where it lies below it.
-fn from_here(path: &Path) -> PathBuf {
-    let Ok(whole) = fs_err::canonicalize(path) else { return path.to_owned() };
-    let here = std::env::current_dir().and_then(fs_err::canonicalize);
-    here.ok().and_then(|here| Some(whole.strip_prefix(here).ok()?.to_owned())).unwrap_or(whole)
 }

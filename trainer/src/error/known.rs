@@ -241,7 +241,7 @@ impl Explain for LockError {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Write { .. } => Exit::Failed,
+            Self::Write { .. } | Self::Seal { .. } | Self::NoSeal { .. } => Exit::Failed,
             Self::Read { source, .. } => reading(source),
             Self::NotALock { .. } | Self::Version { .. } => Exit::Usage,
         }

@@ -1,8 +1,10 @@
 //! Fills in a lock from a prepared run.
 
+use std::io;
+use std::path::Path;
+
 use seedcorn_data::Statistics;
-use seedcorn_data::source::Resolved;
-use seedcorn_kernels::isa;
+use seedcorn_data::source::{Resolved, hash_file};
 
 use super::lock::{DataFiles, Device, File, Lock, ModelFiles, Order, Samples, Source};
 use crate::build::Prepared;
@@ -11,10 +13,9 @@ use crate::recipe::{DataSource, sha256_hex};
 /// Describes every input of a run: what decides its bits, before the first step.
 ///
 /// # Errors
-/// An epoch without samples.
-pub fn describe(prepared: &Prepared) -> Result<Lock, seedcorn_data::Error> {
+/// An epoch without samples, a recipe that has gone.
+pub fn describe(prepared: &Prepared) -> anyhow::Result<Lock> {
     let Prepared { recipe, base, dataset, .. } = prepared;
-    let device = Device { class: "cpu".into(), isa: isa::tier().name().into() };
     let parts = base.tokenizer.as_ref().map(seedcorn_data::Tokenizer::parts);
     let digest = |text: &str| sha256_hex(text.as_bytes());
     let model = ModelFiles {
@@ -38,7 +39,19 @@ pub fn describe(prepared: &Prepared) -> Result<Lock, seedcorn_data::Error> {
         eval: sources(&recipe.data.eval, eval_files, eval_only.map(|one| one.statistics.records)),
     };
     let samples = samples(prepared)?;
-    Ok(Lock::new(recipe, device, model, data, samples))
+    let recipe_file = recipe.file.as_deref().map(|file| recipe_file(file, &recipe.output)).transpose()?;
+    Ok(Lock { recipe_file, ..Lock::new(recipe, Device::this(), model, data, samples) })
+}
+
+/// Names the recipe's file from the folder of the run, so that it is found again when both move together.
+fn recipe_file(file: &Path, output: &Path) -> io::Result<File> {
+    let (sha256, bytes) = hash_file(file)?;
+    // The folder of the run may not be there yet.
+    let from = std::path::absolute(output)?;
+    let from = fs_err::canonicalize(&from).unwrap_or(from);
+    let whole = fs_err::canonicalize(file)?;
+    let name = pathdiff::diff_paths(&whole, from).unwrap_or(whole).to_string_lossy().into_owned();
+    Ok(File { name, bytes, sha256 })
 }
 
 fn samples(prepared: &Prepared) -> Result<Samples, seedcorn_data::Error> {

@@ -2,9 +2,13 @@
 
 mod describe;
 mod lock;
+pub mod outputs;
+pub mod verify;
 
 pub use describe::{describe, files};
 pub use lock::{
-    AdapterResult, DataFiles, Device, EarlyStep, File, Lock, LockError, ModelFiles, Order, Results, Samples,
-    Source, Tool,
+    DataFiles, Device, EarlyStep, File, Lock, LockError, ModelFiles, Order, Results, Samples, Source, Tool,
 };
+
+/// Steps whose exact loss, gradient norm and adapter go into the lock.
+pub const EARLY_STEPS: u64 = 5;

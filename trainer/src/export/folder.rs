@@ -170,7 +170,7 @@ fn is_weights(name: &str) -> bool {
 /// Tells whether a file is one that an export writes, so that a second export may replace the first.
 fn is_ours(name: &str) -> bool {
     is_weights(name)
-        || ["config.json", "model.safetensors.index.json"].contains(&name)
+        || ["config.json", "model.safetensors.index.json", "run.lock"].contains(&name)
         || SIDE_FILES.contains(&name)
 }
 

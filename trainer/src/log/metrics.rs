@@ -25,10 +25,13 @@ pub struct StepRow {
     pub cpu_seconds: Option<f64>,
     /// Peak resident memory of the process.
     pub peak_memory_bytes: Option<u64>,
+    /// Digest of the adapter after the step, for the first steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_sha256: Option<String>,
 }
 
 /// What is written after each evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalRow {
     /// Optimizer steps done; 0 before the first.
     pub step: u64,
@@ -89,17 +92,24 @@ impl Metrics {
     }
 }
 
-/// Reads loss and gradient norm of every step that a `metrics.jsonl` holds: `(step, loss, grad_norm)`.
-pub fn read_steps(path: &Path) -> io::Result<Vec<(u64, f64, f64)>> {
-    #[derive(Deserialize)]
-    struct Row {
-        step: u64,
-        loss: f64,
-        grad_norm: f64,
-    }
+/// What is read back of a step.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct LoggedStep {
+    /// Optimizer step, from 1.
+    pub step: u64,
+    /// Mean loss of the step's trained tokens.
+    pub loss: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Digest of the adapter after the step, where it was taken.
+    pub adapter_sha256: Option<String>,
+}
+
+/// Reads every step and every evaluation that a `metrics.jsonl` holds.
+pub fn read(path: &Path) -> io::Result<(Vec<LoggedStep>, Vec<EvalRow>)> {
     let text = fs_err::read_to_string(path)?;
-    let rows = text.lines().filter_map(|line| serde_json::from_str::<Row>(line).ok());
-    Ok(rows.map(|row| (row.step, row.loss, row.grad_norm)).collect())
+    let steps = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Ok((steps, text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()))
 }
 
 fn rows_until(text: &[u8], step: u64) -> Vec<u8> {
@@ -126,6 +136,7 @@ mod tests {
             tokens_per_second: 99.5,
             cpu_seconds: Some(2.5),
             peak_memory_bytes: Some(4096),
+            adapter_sha256: None,
         }
     }
 

@@ -5,12 +5,13 @@ mod progress;
 mod run_log;
 mod usage;
 
-pub use metrics::{EvalRow, Metrics, StepRow, read_steps};
+pub use metrics::{EvalRow, LoggedStep, Metrics, StepRow, read as read_metrics};
 pub use progress::{Progress, Verbosity};
 pub use run_log::RunLog;
 pub use usage::{available_memory_bytes, cpu_seconds, peak_memory_bytes};
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// Writes one line for people to stderr.
 pub fn note_line(text: &str) {
@@ -25,4 +26,11 @@ pub fn data_line(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// Returns a path without `..`, from the working folder where it lies below it: as a user would write it.
+pub fn from_here(path: &Path) -> PathBuf {
+    let Ok(whole) = fs_err::canonicalize(path) else { return path.to_owned() };
+    let here = std::env::current_dir().and_then(fs_err::canonicalize);
+    here.ok().and_then(|here| Some(whole.strip_prefix(here).ok()?.to_owned())).unwrap_or(whole)
 }

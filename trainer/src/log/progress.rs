@@ -177,6 +177,7 @@ mod tests {
             tokens_per_second: 812.4,
             cpu_seconds: None,
             peak_memory_bytes: None,
+            adapter_sha256: None,
         };
         let left = time_left(Duration::from_secs(10), 5, 60);
         assert_eq!(

@@ -3,8 +3,11 @@
 use std::io;
 use std::path::Path;
 
+use seedcorn_adapters::Adapter;
+
 use super::{EvalRow, Metrics, Progress, StepRow, Verbosity, cpu_seconds, peak_memory_bytes};
 use crate::evaluate::Evaluation;
+use crate::evidence::EARLY_STEPS;
 use crate::progress::{self, Observer, StepRecord};
 
 /// Writes and shows what the loop reports.
@@ -37,7 +40,7 @@ impl RunLog {
 }
 
 impl Observer for RunLog {
-    fn step(&mut self, record: &StepRecord) -> io::Result<()> {
+    fn step(&mut self, record: &StepRecord, adapter: &Adapter) -> io::Result<()> {
         let StepRecord { step, loss, grad_norm, lr, trained_tokens, tokens, seconds } = *record;
         self.trained_tokens += trained_tokens as u64;
         let row = StepRow {
@@ -49,6 +52,7 @@ impl Observer for RunLog {
             tokens_per_second: tokens as f64 / seconds,
             cpu_seconds: cpu_seconds(),
             peak_memory_bytes: peak_memory_bytes(),
+            adapter_sha256: (step <= EARLY_STEPS).then(|| adapter.digest()),
         };
         self.metrics.step(&row)?;
         self.shown.step(&row);

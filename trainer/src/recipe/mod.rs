@@ -46,8 +46,17 @@ use std::path::Path;
 /// Reads a recipe, applies `--set key=value` overrides in order, fills in defaults and checks everything that
 /// needs no other file.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Recipe, RecipeError> {
-    Recipe::resolve(read(path, overrides)?)
-        .map_err(|fault| RecipeError::Meaning { path: path.to_owned(), fault: Box::new(fault) })
+    let recipe = Recipe::resolve(read(path, overrides)?)
+        .map_err(|fault| RecipeError::Meaning { path: path.to_owned(), fault: Box::new(fault) })?;
+    Ok(Recipe { file: Some(path.to_owned()), ..recipe })
+}
+
+/// Reads the recipe that a lock holds; its paths start at `folder`.
+pub fn from_lock(table: &toml::Table, folder: &Path) -> Result<Recipe, RecipeError> {
+    let text = toml::to_string(table).expect("a table of plain values can be written");
+    let path = folder.join("run.lock");
+    Recipe::resolve(parse(&text, &path, &[])?)
+        .map_err(|fault| RecipeError::Meaning { path, fault: Box::new(fault) })
 }
 
 /// Lists every key a recipe may hold, with dots (`adapter.rank`, `data.train.source`).

@@ -42,6 +42,7 @@ impl Recipe {
         let train = train(&file)?;
         let data = data(&file.data, &folder)?;
         Ok(Recipe {
+            file: None,
             version,
             output: folder.join(output),
             model: model(&file.model, &folder)?,

@@ -15,6 +15,9 @@ use std::path::PathBuf;
 /// Serialises to a TOML recipe that resolves to the same values.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recipe {
+    /// The file it was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// Version of the recipe's layout.
     pub version: u64,
     /// Folder of the run.

@@ -22,8 +22,9 @@ fn unknown_keys_name_file_line_and_the_near_key() {
     assert!(hint.starts_with("keys here: `version`, `output`, `model`"), "{hint}");
     let (_, hint) = refused("micro_batch = 4\n", &[]);
     assert_eq!(hint, "did you mean `train.micro_batch`?");
-    let (message, _) = refused("[parallel]\ndata = 2\n", &[]);
-    assert_eq!(message, "unknown key `parallel` in `r/recipe.toml` at line 1");
+    let (message, hint) = refused("[parallel]\ndat = 2\n", &[]);
+    assert_eq!(message, "unknown key `parallel.dat` in `r/recipe.toml` at line 2");
+    assert_eq!(hint, "did you mean `parallel.data`?");
 }
 
 #[test]

@@ -178,6 +178,10 @@ merged = "none"
 
 [log]
 sample = true
+
+[parallel]
+data = "auto"
+timeout_seconds = 30
 "#;
     assert_eq!(recipe.to_toml(), expected);
     assert_eq!(recipe.data.train[0].source.resolved(), "r/train.jsonl");
