@@ -180,3 +180,51 @@ fn that_are_told_to_stop_at_once() {
     assert_eq!(status.signal(), Some(SIGTERM), "{status}");
     assert!(!stage.path("run/adapter").exists());
 }
+
+/// Runs `train recipe.toml` with variables of a launcher.
+fn launched(stage: &Stage, variables: &[(&str, &str)], more: &str) -> String {
+    let mut command = stage.command(env!("CARGO_BIN_EXE_seedcorn"));
+    command.args(["train", "recipe.toml"]).args(more.split_whitespace()).envs(variables.iter().copied());
+    stage.show(&command.output().unwrap())
+}
+
+#[test]
+fn that_a_launcher_has_started() {
+    let stage = Stage::new();
+    let two = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")];
+    if !cfg!(feature = "mpi") {
+        assert_snapshot!(launched(&stage, &two, ""), @r#"
+        exit 2
+        ----- stderr
+        error: this process is rank 1 of 2 (`OMPI_COMM_WORLD_RANK` and `OMPI_COMM_WORLD_SIZE`), but this program has no way to reach the others
+
+        hint: build with `--features mpi` and start with `mpirun`, or unset `OMPI_COMM_WORLD_RANK` and `OMPI_COMM_WORLD_SIZE` to run alone
+        "#);
+    }
+    assert_snapshot!(launched(&stage, &two, "--set parallel.data=1"), @r#"
+    exit 2
+    ----- stderr
+    error: `parallel.data` is 1, but the launcher has started 2 ranks
+
+    hint: write `parallel.data = "auto"`, or start as many ranks
+    "#);
+    let three = [("RANK", "0"), ("WORLD_SIZE", "3")];
+    assert_snapshot!(launched(&stage, &three, ""), @r#"
+    exit 2
+    ----- stderr
+    error: `parallel.data` (3) does not divide the 2 micro-batches of a step
+
+    hint: use 1 or 2, or change `train.batch_size` or `train.micro_batch`
+    "#);
+    assert_snapshot!(launched(&stage, &three[..1], ""), @r#"
+    exit 2
+    ----- stderr
+    error: `RANK` is set, but `WORLD_SIZE` is not
+
+    hint: set `WORLD_SIZE` too, or unset `RANK` to run alone
+    "#);
+    assert!(!stage.path("run").exists());
+    // One process is alone.
+    let one = [("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_WORLD_SIZE", "1")];
+    assert!(launched(&stage, &one, "--quiet --set parallel.data=2").starts_with("exit 0"));
+}

@@ -152,7 +152,7 @@ impl TrainError {
     pub fn is_common(&self) -> bool {
         match self {
             Self::Data(_) | Self::NotFinite { .. } | Self::Stopped { .. } => true,
-            Self::Parallel(error) => matches!(error, ParallelError::Diverged { .. }),
+            Self::Parallel(error) => error.is_common(),
             Self::Checkpoint(_) | Self::Log { .. } => false,
         }
     }

@@ -3,7 +3,7 @@
 //! What is wrong with the recipe or a file it names ends with 2: another try cannot help. What fails while
 //! something is fetched, trained or written ends with 1.
 
-use super::{Exit, Explain, Explained};
+use super::{Exit, Explain, Explained, Told};
 use crate::base::BaseError;
 use crate::checkpoint::CheckpointError;
 use crate::evidence::LockError;
@@ -28,6 +28,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         error.downcast_ref::<T>().map(|error| error as &dyn Explain)
     }
     cast::<Explained>(error)
+        .or_else(|| cast::<Told>(error))
         .or_else(|| cast::<RecipeError>(error))
         .or_else(|| cast::<BaseError>(error))
         .or_else(|| cast::<SourceError>(error))

@@ -144,12 +144,35 @@ pub fn stderr_takes_colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// A failure that another rank has told.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this failure has been told")]
+pub struct Told(pub Exit);
+
+impl Explain for Told {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    fn exit(&self) -> Exit {
+        self.0
+    }
+}
+
 /// Prints a failure to stderr and returns the exit code of the process.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    let text = render(error, stderr_takes_colour());
+    if !error.is::<Told>() {
+        report_from(None, error);
+    }
+    exit(error).into()
+}
+
+/// Prints a failure to stderr, with the rank it comes from where there are several.
+pub fn report_from(rank: Option<usize>, error: &anyhow::Error) {
+    let prefix = rank.map_or_else(String::new, |rank| format!("[rank {rank}] "));
+    let text = prefix + &render(error, stderr_takes_colour());
     // Nothing is left to tell when stderr is closed.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-    exit(error).into()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ParallelError;
+use crate::error::Exit;
 
 /// One call of a collective: what an error names, and how long the others may let wait.
 #[derive(Clone, Copy, Debug)]
@@ -37,4 +38,10 @@ pub trait Collective: std::fmt::Debug {
     fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
         self.exchange(call, &vec![own; self.size()])
     }
+}
+
+/// Ranks that are processes: each sees the others only through messages.
+pub trait Processes: Collective {
+    /// Ends every rank, whatever it is doing, this one included.
+    fn end_all(&self, exit: Exit) -> !;
 }

@@ -26,6 +26,8 @@ pub struct Ranks<'a> {
 struct Pace {
     last_call: Instant,
     longest: Duration,
+    op: &'static str,
+    step: u64,
 }
 
 impl Ranks<'static> {
@@ -38,7 +40,7 @@ impl Ranks<'static> {
 impl<'a> Ranks<'a> {
     /// Takes an engine; `timeout` is how much longer than expected a rank may take.
     pub fn new(collective: &'a dyn Collective, timeout: Duration) -> Self {
-        let pace = Pace { last_call: Instant::now(), longest: Duration::ZERO };
+        let pace = Pace { last_call: Instant::now(), longest: Duration::ZERO, op: "start", step: 0 };
         Self { collective, mesh: Mesh { data: collective.size() }, timeout, pace: Cell::new(pace) }
     }
 
@@ -112,6 +114,28 @@ impl<'a> Ranks<'a> {
         self.calling(op, step, Some(LONG), |call| self.collective.all_gather(call, &[])).map(|_| ())
     }
 
+    /// Returns what rank 0 hands out, however long it takes to have it; `content` counts on rank 0 only.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub fn from_leader(&self, op: &'static str, content: &[u8]) -> Result<Vec<u8>, ParallelError> {
+        let content = if self.leads() { content } else { &[] };
+        let outgoing = vec![content; self.size()];
+        let all = self.calling(op, 0, Some(LONG), |call| self.collective.exchange(call, &outgoing))?;
+        Ok(all.into_iter().next().expect("rank 0 is there"))
+    }
+
+    /// Returns the last call and its step.
+    pub(super) fn last_call(&self) -> (&'static str, u64) {
+        let Pace { op, step, .. } = self.pace.get();
+        (op, step)
+    }
+
+    /// Puts together what every rank has, however long it takes to have it.
+    pub(super) fn gather_slowly(&self, op: &'static str, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.calling(op, 0, Some(LONG), |call| self.collective.all_gather(call, own))
+    }
+
     pub(super) fn mesh(&self) -> Mesh {
         self.mesh
     }
@@ -141,11 +165,11 @@ impl<'a> Ranks<'a> {
         patience: Option<Duration>,
         make: impl FnOnce(Call) -> Result<T, ParallelError>,
     ) -> Result<T, ParallelError> {
-        let Pace { last_call, longest } = self.pace.get();
+        let Pace { last_call, longest, .. } = self.pace.get();
         let longest = longest.max(last_call.elapsed());
         let patience = patience.unwrap_or(self.timeout + SLOWER * longest);
         let result = make(Call { op, step, patience });
-        self.pace.set(Pace { last_call: Instant::now(), longest });
+        self.pace.set(Pace { last_call: Instant::now(), longest, op, step });
         result
     }
 }

@@ -106,7 +106,7 @@ impl Collective for Thread<'_> {
             }
             let left = deadline.map_or(patience, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
-                let how = format!("it did not come within {} s", patience.as_secs_f64());
+                let how = format!("it did not come within {:.2} s", patience.as_secs_f64());
                 return Err(ParallelError::Lost { rank: from, op, step, how });
             }
             state = self.hub.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
