@@ -54,6 +54,23 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file cannot be unpacked.
+    #[error("`{}` cannot be unpacked as gzip", path.display())]
+    BadGzip {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The file unpacks to more than is read.
+    #[error("`{}` unpacks to more than {limit} bytes", path.display())]
+    UnpackedTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes.
+        limit: u64,
+    },
     /// The file's bytes are not UTF-8.
     #[error("`{path}` line {line} column {column}: not UTF-8")]
     NotUtf8 {
@@ -355,7 +372,9 @@ impl Error {
     /// Says what to do next, where there is something to say.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::UnknownExtension { .. } => "use a file that ends in `.jsonl`, `.json` or `.csv`".into(),
+            Self::UnknownExtension { .. } => "use a file that ends in `.jsonl`, `.json`, `.csv` or `.txt`, or in one of these and `.gz`".into(),
+            Self::BadGzip { .. } => "fetch or pack the file again".into(),
+            Self::UnpackedTooLarge { .. } => "split the file into several sources".into(),
             Self::NotUtf8 { .. } => "convert the file to UTF-8".into(),
             Self::BadJson { .. } | Self::BadCsv { .. } => "mend this line, or remove it".into(),
             Self::NoRecords { .. } => "point the source at a file with records".into(),
@@ -379,7 +398,7 @@ impl Error {
                 "keep one array of objects, or write one object a line (`.jsonl`)".into()
             }
             Self::MissingField { .. } => {
-                "set `format` to what the fields here are of, or rename the fields".into()
+                "set `format` to what the fields here are of, or map the fields with `fields`".into()
             }
             Self::NoTemplate { .. } => {
                 "use a model with a chat template, or one of the formats `instruction`, `completion`, `text`"

@@ -59,7 +59,7 @@ fn unknown_kind_of_file() {
     ----- stderr
     error: cannot tell the kind of `data.parquet` from its name
 
-    hint: use a file that ends in `.jsonl`, `.json` or `.csv`
+    hint: use a file that ends in `.jsonl`, `.json`, `.csv` or `.txt`, or in one of these and `.gz`
     "#);
 }
 
@@ -71,7 +71,7 @@ fn fields_of_another_format() {
     ----- stderr
     error: `[HERE]/data.jsonl` line 1: format `chat` needs `messages`, `conversations`; fields here: `instruction`, `output`
 
-    hint: set `format` to what the fields here are of, or rename the fields
+    hint: set `format` to what the fields here are of, or map the fields with `fields`
     "#);
 }
 

@@ -172,8 +172,7 @@ fn a_false_claim_is_found_by_training_again() {
 }
 
 fn sealed(content: &str) -> String {
-    use sha2::{Digest, Sha256};
-    let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = seedcorn::recipe::sha256_hex(content.as_bytes());
     format!("{content}\n[seal]\nsha256 = \"{hash}\"\n")
 }
 

@@ -73,6 +73,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         on_long: match recipe.data.on_long {
             recipe::OnLong::Truncate => seedcorn_data::OnLong::Truncate,
             recipe::OnLong::Drop => seedcorn_data::OnLong::Drop,
+            recipe::OnLong::Split => seedcorn_data::OnLong::Split,
         },
         seed: recipe.train.seed,
         split: match (recipe.data.eval_count, recipe.data.eval_fraction) {
@@ -141,6 +142,7 @@ fn data_source(one: &DataSource, resolver: &Resolver) -> anyhow::Result<(Resolve
     let pin = source.file_name().zip(one.sha256.clone()).into_iter().collect::<BTreeMap<_, _>>();
     let resolved = source::resolve(&source, &resolver.with_pins(pin))?;
     let spec = file_spec(&resolved, one.source.typed(), one.format, one.train_on, one.weight.unwrap_or(1.0))?;
+    let spec = SourceSpec { fields: one.fields.clone(), ..spec };
     Ok((resolved, spec))
 }
 
@@ -155,7 +157,7 @@ pub(crate) fn file_spec(
     let [file] = resolved.files.as_slice() else {
         let problem = format!("the data source `{name}` is a folder of {} files", resolved.files.len());
         return Err(crate::error::Explained::usage(problem)
-            .with_hint("name one `.jsonl`, `.json` or `.csv` file")
+            .with_hint("name one `.jsonl`, `.json`, `.csv` or `.txt` file")
             .into());
     };
     let train_on = train_on.or(format.default_train_on()).unwrap_or(recipe::TrainOn::All);
@@ -170,6 +172,7 @@ pub(crate) fn file_spec(
             recipe::Format::Text => seedcorn_data::Format::Text,
             recipe::Format::Tokens => seedcorn_data::Format::Tokens,
         },
+        fields: BTreeMap::new(),
         weight,
         train_on: match train_on {
             recipe::TrainOn::Assistant => seedcorn_data::TrainOn::Assistant,
@@ -180,6 +183,12 @@ pub(crate) fn file_spec(
 }
 
 /// Plans a fresh adapter, or reads the one that the recipe continues from.
+/// Leaves of an adapter's folder the files that are read: what else lies there, like a lock with the times of its
+/// run, decides nothing.
+pub(crate) fn keep_adapter_files(resolved: &mut Resolved) {
+    resolved.files.retain(|file| [peft::CONFIG_FILE, peft::MODEL_FILE].contains(&file.name.as_str()));
+}
+
 fn adapter(
     recipe: &Recipe,
     base: &Base,
@@ -188,9 +197,10 @@ fn adapter(
     let (modules, dropout) = (base.linear_modules(), recipe.adapter.dropout as f32);
     match &recipe.adapter.start {
         AdapterStart::From { from } => {
-            let resolved = Source::parse(&from.resolved(), Path::new(""))
+            let mut resolved = Source::parse(&from.resolved(), Path::new(""))
                 .and_then(|source| source::resolve(&source, resolver))
                 .context("could not use `adapter.from`")?;
+            keep_adapter_files(&mut resolved);
             let read = peft::read(&resolved.root, &modules)
                 .with_context(|| format!("could not use `adapter.from` (`{}`)", from.typed()))?;
             Ok((Some(resolved), LoraConfig { dropout, ..read.config.lora }, read.weights))

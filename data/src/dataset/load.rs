@@ -126,7 +126,7 @@ impl Loader<'_> {
         // Collected before the first error is looked for: which one is told must not depend on threads.
         let made: Vec<Result<Made>> = (0..file.len())
             .into_par_iter()
-            .map(|index| renderer.sample(&file.record(index)?, index as u64))
+            .map(|index| renderer.sample(&file.record(index)?.named(&spec.fields), index as u64))
             .collect();
         made.into_iter().collect()
     }
@@ -143,18 +143,27 @@ impl Loader<'_> {
                 counted.dropped_untrained += 1;
                 continue;
             }
-            if sample.tokens() > self.options.max_length {
-                if self.options.on_long == OnLong::Drop {
+            let limit = self.options.max_length;
+            match self.options.on_long {
+                _ if sample.tokens() <= limit => {}
+                OnLong::Drop => {
                     counted.dropped_long += 1;
                     continue;
                 }
-                sample.input_ids.truncate(self.options.max_length);
-                sample.labels.truncate(self.options.max_length);
-                if sample.target_tokens() == 0 {
-                    counted.dropped_truncated += 1;
+                OnLong::Split => {
+                    counted.split += 1;
+                    kept.extend(split(&sample, limit));
                     continue;
                 }
-                counted.truncated += 1;
+                OnLong::Truncate => {
+                    sample.input_ids.truncate(limit);
+                    sample.labels.truncate(limit);
+                    if sample.target_tokens() == 0 {
+                        counted.dropped_truncated += 1;
+                        continue;
+                    }
+                    counted.truncated += 1;
+                }
             }
             kept.push(sample);
         }
@@ -170,4 +179,17 @@ impl Loader<'_> {
         }
         Ok((kept, counted))
     }
+}
+
+/// Cuts a sample into stretches of `limit` tokens; those that train nothing are left out.
+fn split(sample: &Sample, limit: usize) -> impl Iterator<Item = Sample> + '_ {
+    let stretches = sample.input_ids.chunks(limit).zip(sample.labels.chunks(limit));
+    stretches
+        .map(|(ids, labels)| Sample {
+            input_ids: ids.to_vec(),
+            labels: labels.to_vec(),
+            source: sample.source,
+            index: sample.index,
+        })
+        .filter(|stretch| stretch.target_tokens() > 0)
 }

@@ -7,6 +7,7 @@ mod statistics;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -25,12 +26,14 @@ use crate::order::Share;
 pub struct SourceSpec {
     /// The file.
     pub path: PathBuf,
-    /// What the file is called where it comes from, which may be a cache: `.jsonl`, `.json` or `.csv`.
+    /// What the file is called where it comes from, which may be a cache: its ending says how it is read.
     pub file_name: String,
     /// Name in messages and statistics.
     pub name: String,
     /// What the fields mean.
     pub format: Format,
+    /// The format's names of fields, to the names that the records have for them; others keep theirs.
+    pub fields: BTreeMap<String, String>,
     /// How often an epoch sees each sample: 1 once, 0.5 half of them, 2 twice. Not used in evaluation.
     pub weight: f64,
     /// What of each sample is trained.
@@ -46,6 +49,8 @@ pub enum OnLong {
     Truncate,
     /// It is left out.
     Drop,
+    /// It becomes several, each of `max_length` tokens but the last.
+    Split,
 }
 
 /// Records of each training source that are held out for evaluation.

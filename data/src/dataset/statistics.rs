@@ -19,6 +19,9 @@ pub struct Statistics {
     pub trained_tokens: u64,
     /// Samples cut to `max_length` and kept.
     pub truncated: u64,
+    /// Samples longer than `max_length` that became several.
+    #[serde(default)]
+    pub split: u64,
     /// Samples left out for their length.
     pub dropped_long: u64,
     /// Samples left out because the cut took all they train.

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ impl Files {
             file_name: name.to_owned(),
             name: name.to_owned(),
             format,
+            fields: BTreeMap::new(),
             weight: 1.0,
             train_on: TrainOn::Assistant,
         }
@@ -116,6 +118,49 @@ fn a_template_that_forgets_the_end_is_counted() {
     let dataset = load_one(&files.source("a", Format::Chat, &[record]), &tokenizer);
     assert_eq!(trained(&dataset, &tokenizer).0, " Hello! Yes.\n\nNo.");
     assert_eq!(dataset.statistics()[0].missing_eos, 1);
+}
+
+#[test]
+fn fields_have_the_names_that_the_recipe_gives() {
+    let files = Files::new();
+    let tokenizer = tokenizer(None);
+    let record = json!({"question": "Say hi", "answer": "Hello!", "output": "not this", "input": "nor this"});
+    let names = [("instruction", "question"), ("output", "answer"), ("input", "absent")];
+    let names = names.map(|(ours, own)| (ours.to_owned(), own.to_owned()));
+    let source = SourceSpec {
+        fields: BTreeMap::from(names),
+        ..files.source("a", Format::Instruction, std::slice::from_ref(&record))
+    };
+    let plain = json!({"instruction": "Say hi", "output": "Hello!"});
+    let plain = files.source("b", Format::Instruction, &[plain]);
+    let (mapped, plain) = (load_one(&source, &tokenizer), load_one(&plain, &tokenizer));
+    assert_eq!(mapped.samples()[0].input_ids, plain.samples()[0].input_ids);
+    // What is mapped is not read from anywhere else.
+    let wrong = SourceSpec {
+        fields: BTreeMap::from([("output".to_owned(), "replies".to_owned())]),
+        ..files.source("c", Format::Instruction, &[json!({"instruction": "Say hi", "output": "Hello!"})])
+    };
+    let error = Dataset::load(&[wrong], Some(&tokenizer), &LoadOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("`output`"), "{error}");
+    assert!(error.hint().unwrap().contains("`fields`"), "{error}");
+}
+
+#[test]
+fn a_long_text_is_read_in_stretches() {
+    let files = Files::new();
+    let ids: Vec<u32> = (0..10).collect();
+    let labels: Vec<i32> = (0..10).map(|at| if (4..8).contains(&at) { IGNORE } else { at }).collect();
+    let records = [json!({"input_ids": ids, "labels": labels}), json!({"input_ids": [1, 2, 3]})];
+    let source = files.source("a", Format::Tokens, &records);
+    let options =
+        LoadOptions { max_length: 4, on_long: OnLong::Split, vocab_size: Some(10), ..LoadOptions::default() };
+    let dataset = Dataset::load(&[source], None, &options).unwrap();
+    let ids: Vec<&[u32]> = dataset.samples().iter().map(|sample| sample.input_ids.as_slice()).collect();
+    // The stretch in the middle trains nothing.
+    assert_eq!(ids, [&[0, 1, 2, 3][..], &[8, 9], &[1, 2, 3]]);
+    let counted = &dataset.statistics()[0];
+    assert_eq!((counted.records, counted.samples, counted.split, counted.truncated), (2, 3, 1, 0));
+    assert_eq!(counted.tokens, 9);
 }
 
 #[test]

@@ -1,12 +1,17 @@
-//! Reads files of records: `.jsonl`, `.json` and `.csv`.
+//! Reads files of records: `.jsonl`, `.json`, `.csv` and `.txt`, also packed (`.gz`).
 //!
 //! A file is read once; records are parsed when asked for, so that many threads can parse one file.
 
+use std::collections::BTreeMap;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Place, Result};
+
+/// Bytes that a packed file may unpack to: beyond what anyone keeps in memory as records.
+const MAX_UNPACKED_BYTES: u64 = 16 << 30;
 
 /// A file of records, kept as text until a record is asked for.
 #[derive(Debug)]
@@ -43,10 +48,13 @@ impl RecordFile {
         let called = if reader(path).is_ok() { path } else { Path::new(name) };
         // The ending is looked at first: a misnamed weight file is not read into memory.
         reader(called)?;
+        if is_packed(called) {
+            return Self::from_bytes(called, &unpacked(path)?);
+        }
         Self::from_bytes(called, &fs_err::read(path)?)
     }
 
-    /// Takes `bytes` as what stands in the file at `path`.
+    /// Takes `bytes` as what stands in the file at `path`, unpacked.
     ///
     /// # Errors
     /// As [`RecordFile::open`].
@@ -122,6 +130,19 @@ impl Record {
             other => Err(Error::NotObject { place, got: kind(&other) }),
         }
     }
+
+    /// Gives fields the names that a format has for them: `names` maps those to the record's own.
+    #[must_use]
+    pub fn named(mut self, names: &BTreeMap<String, String>) -> Self {
+        for (ours, own) in names {
+            match self.fields.get(own).cloned() {
+                Some(value) => self.fields.insert(ours.clone(), value),
+                // The record's own field of that name means something else.
+                None => self.fields.shift_remove(ours),
+            };
+        }
+        self
+    }
 }
 
 /// Names the kind of a JSON value.
@@ -146,13 +167,42 @@ type Reader = fn(&Path, &[u8]) -> Result<Content>;
 
 /// Chooses the reader by the file's ending.
 fn reader(path: &Path) -> Result<Reader> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    match extension.as_str() {
+    let inner = if is_packed(path) { path.with_extension("") } else { path.to_owned() };
+    match extension(&inner).as_str() {
         "jsonl" | "ndjson" => Ok(read_lines),
         "json" => Ok(read_json),
         "csv" => Ok(read_csv),
+        "txt" => Ok(read_text),
         _ => Err(Error::UnknownExtension { path: path.to_owned() }),
     }
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase()
+}
+
+fn is_packed(path: &Path) -> bool {
+    extension(path) == "gz"
+}
+
+/// Unpacks a gzip file, up to a size that no memory of records should have.
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs_err::File::open(path)?;
+    let mut reader = flate2::bufread::MultiGzDecoder::new(BufReader::new(file)).take(MAX_UNPACKED_BYTES + 1);
+    reader.read_to_end(&mut bytes).map_err(|cause| Error::BadGzip { path: path.to_owned(), cause })?;
+    if bytes.len() as u64 > MAX_UNPACKED_BYTES {
+        return Err(Error::UnpackedTooLarge { path: path.to_owned(), limit: MAX_UNPACKED_BYTES });
+    }
+    Ok(bytes)
+}
+
+/// A text file is one record.
+fn read_text(path: &Path, bytes: &[u8]) -> Result<Content> {
+    let text = decode(path, bytes)?;
+    let blank = text.trim().is_empty();
+    let record = Value::Object(Map::from_iter([("text".to_owned(), Value::String(text))]));
+    Ok(Content::Values(if blank { Vec::new() } else { vec![record] }))
 }
 
 /// Checks UTF-8 and takes a byte-order mark away.

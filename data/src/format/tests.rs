@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -46,6 +47,31 @@ fn three_kinds_of_files_hold_the_same_records() {
 }
 
 #[test]
+fn a_text_file_is_one_record_and_packed_files_are_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let gzip = |bytes: &[u8]| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(bytes).unwrap();
+        packed.finish().unwrap()
+    };
+    let play = "To be,\n\nor not to be\n";
+    // Packed in two members, as `cat a.gz b.gz` makes them.
+    let halves = [gzip(&play.as_bytes()[..5]), gzip(&play.as_bytes()[5..])].concat();
+    for (name, bytes) in [("a.txt", play.as_bytes().to_vec()), ("a.txt.gz", halves)] {
+        let file = RecordFile::open(&write(&folder, name, bytes)).unwrap();
+        assert_eq!((file.len(), file.record(0).unwrap().fields["text"].as_str()), (1, Some(play)), "{name}");
+    }
+    // A cache calls its files by their hashes.
+    let blob = write(&folder, "0123abcd", gzip(b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n"));
+    assert_eq!(RecordFile::open_as(&blob, "x.jsonl.gz").unwrap().len(), 2);
+    assert_eq!(fault("a.txt", " \n"), "`a.txt` holds no records");
+    assert_eq!(fault("a.jsonl.gz", "{}"), "`a.jsonl.gz` cannot be unpacked as gzip");
+    let cut = gzip(&[b'x'; 4000]);
+    assert_eq!(fault("a.txt.gz", &cut[..cut.len() - 9]), "`a.txt.gz` cannot be unpacked as gzip");
+    assert!(fault("a.bin.gz", "x").contains("a.bin.gz"));
+}
+
+#[test]
 fn broken_files_are_told_with_their_place() {
     assert_eq!(
         fault("a.jsonl", "{\"text\": \"a\"}\n\n{\"text\": nope}\n"),
@@ -65,7 +91,7 @@ fn broken_files_are_told_with_their_place() {
     assert_eq!(fault("a.json", "1"), "`a.json`: expected an array of objects, got a number");
     assert_eq!(fault("a.csv", "a,b\n1,2\n3\n"), "`a.csv` line 3: the header has 2 fields, this row has 1");
     assert_eq!(fault("a.csv", "a,b\n"), "`a.csv` holds no records");
-    assert_eq!(fault("a.txt", "a"), "cannot tell the kind of `a.txt` from its name");
+    assert_eq!(fault("a.parquet", "a"), "cannot tell the kind of `a.parquet` from its name");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(fault("a.jsonl", deep).contains("recursion limit exceeded"));
 }

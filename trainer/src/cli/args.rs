@@ -202,7 +202,7 @@ pub struct Eval {
     /// The model.
     #[command(flatten)]
     pub model: Model,
-    /// `.jsonl`, `.json` or `.csv` file; may be repeated
+    /// `.jsonl`, `.json`, `.csv` or `.txt` file; may be repeated
     #[arg(long, value_name = "FILE", required = true)]
     pub data: Vec<String>,
     /// Layout of the records

@@ -55,6 +55,8 @@ pub enum OnLong {
     Truncate,
     /// Left out, and counted.
     Drop,
+    /// Made into several samples, each of `data.max_length` tokens but the last.
+    Split,
 }
 
 /// Which tokens of a sample are trained.
@@ -92,6 +94,17 @@ impl Format {
             Format::Chat | Format::Instruction | Format::Completion => Some(TrainOn::Assistant),
             Format::Text => Some(TrainOn::All),
             Format::Tokens => None,
+        }
+    }
+
+    /// Returns the names of the fields that a record of this format may have.
+    pub fn fields(self) -> &'static [&'static str] {
+        match self {
+            Format::Chat => &["messages", "conversations"],
+            Format::Instruction => &["instruction", "input", "output", "system"],
+            Format::Completion => &["prompt", "completion"],
+            Format::Text => &["text"],
+            Format::Tokens => &["input_ids", "labels"],
         }
     }
 

@@ -17,14 +17,7 @@ impl Recipe {
     /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`, `parallel`,
     /// `train.activation` and `train.memory_budget`.
     pub fn canonical_toml(&self) -> String {
-        let mut table = self.table();
-        for key in WITHOUT_EFFECT {
-            table.remove(key);
-        }
-        if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
-            train.retain(|key, _| !TRAIN_WITHOUT_EFFECT.contains(&key));
-        }
-        toml::to_string(&table).expect("a table of plain values can be written")
+        canonical(self.table())
     }
 
     /// Returns the sha256 of [`Recipe::canonical_toml`], in lower-case hexadecimal digits.
@@ -36,6 +29,22 @@ impl Recipe {
     pub fn table(&self) -> toml::Table {
         toml::Table::try_from(self).expect("a recipe has only strings, numbers, lists and tables")
     }
+}
+
+fn canonical(mut table: toml::Table) -> String {
+    for key in WITHOUT_EFFECT {
+        table.remove(key);
+    }
+    if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
+        train.retain(|key, _| !TRAIN_WITHOUT_EFFECT.contains(&key));
+    }
+    toml::to_string(&table).expect("a table of plain values can be written")
+}
+
+/// Returns the digest of a recipe that is written whole, as a lock holds it: also one that was written before
+/// some key existed.
+pub fn digest_of(table: &toml::Table) -> String {
+    sha256_hex(canonical(table.clone()).as_bytes())
 }
 
 /// Hashes bytes to 64 lower-case hexadecimal digits.

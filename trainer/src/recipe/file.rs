@@ -110,6 +110,7 @@ pub struct SourceFile {
     pub format: Option<Format>,
     pub weight: Option<f64>,
     pub train_on: Option<TrainOn>,
+    pub fields: Option<BTreeMap<String, String>>,
     pub sha256: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub use byte_size::{ByteSize, shown as shown_bytes};
 pub use choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
 };
-pub use digest::{differing_keys, sha256_hex};
+pub use digest::{differing_keys, digest_of, sha256_hex};
 pub use error::{At, RecipeError};
 pub use file::{
     AdapterFile, CheckpointFile, DataFile, EvalFile, ExportFile, LogFile, ModelFile, OptimizerFile,

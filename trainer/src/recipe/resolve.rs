@@ -10,7 +10,7 @@ use super::settings::{
     Adapter, AdapterStart, Checkpoint, Data, DataSource, Eval, Export, Length, Log, LoraShape, Model,
     Optimizer, Parallel, Recipe, Schedule, Train,
 };
-use super::{Activation, Format, Quantize, ScheduleKind, TrainOn};
+use super::{Activation, Format, OnLong, Quantize, ScheduleKind, TrainOn};
 use std::path::Path;
 
 /// The only layout of a recipe so far.
@@ -244,6 +244,15 @@ fn data(file: &DataFile, folder: &Path) -> Result<Data> {
     if file.train_on.is_some() && !all().any(takes_default) {
         return Err(no_effect("data.train_on", "on these sources, since none has questions and answers"));
     }
+    let turns = |source: &&SourceFile| source.format.is_some_and(Format::has_turns);
+    if let (Some(OnLong::Split), Some(_)) = (file.on_long, all().find(turns)) {
+        // A part would have the question without the answer.
+        return Err(range(
+            "data.on_long",
+            "`truncate` or `drop` for sources with questions and answers",
+            "split",
+        ));
+    }
     let max_length = file.max_length.unwrap_or(1024);
     if !(MIN_LENGTH_TOKENS..=MAX_LENGTH_TOKENS).contains(&max_length) {
         return Err(range("data.max_length", "from 8 to 16777216 tokens", max_length));
@@ -269,7 +278,7 @@ fn data(file: &DataFile, folder: &Path) -> Result<Data> {
 fn source(file: &SourceFile, key: &str, default: Option<TrainOn>, folder: &Path) -> Result<DataSource> {
     let at = |name: &str| format!("{key}.{name}");
     let text = file.source.as_deref().ok_or_else(|| {
-        missing(&at("source"), "name a `.jsonl`, `.json` or `.csv` file, `hf:...` or `pypi:...`")
+        missing(&at("source"), "name a `.jsonl`, `.json`, `.csv` or `.txt` file, `hf:...` or `pypi:...`")
     })?;
     let format = file.format.ok_or_else(|| {
         missing(&at("format"), "write one of `chat`, `instruction`, `completion`, `text`, `tokens`")
@@ -284,6 +293,14 @@ fn source(file: &SourceFile, key: &str, default: Option<TrainOn>, folder: &Path)
             return Err(no_effect(&at("train_on"), because));
         }
     }
+    let fields = file.fields.clone().unwrap_or_default();
+    if let Some(unknown) = fields.keys().find(|name| !format.fields().contains(&name.as_str())) {
+        let known = format.fields().join("`, `");
+        return Err(no_effect(
+            &at(&format!("fields.{unknown}")),
+            format!("on this format, which reads `{known}`"),
+        ));
+    }
     let is_training = key.starts_with("data.train");
     if file.weight.is_some() && !is_training {
         return Err(no_effect(&at("weight"), "on held-out data, which is evaluated whole"));
@@ -296,6 +313,7 @@ fn source(file: &SourceFile, key: &str, default: Option<TrainOn>, folder: &Path)
         weight: is_training.then_some(weight),
         train_on: file.train_on.or(default),
         sha256: file.sha256.as_deref().map(|text| hash(&at("sha256"), text)).transpose()?,
+        fields,
     })
 }
 

@@ -151,6 +151,9 @@ pub struct DataSource {
     /// Pinned hash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The format's names of fields, to the names that the records have for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, String>,
 }
 
 /// Batches and steps.

@@ -7,10 +7,13 @@ use seedcorn_data::source::{Resolved, Resolver, Source};
 
 use super::files::difference;
 use super::report::Report;
-use crate::build::{Prepared, prepare};
+use crate::build::{Prepared, keep_adapter_files, prepare};
 use crate::evidence::lock::{self, File, Lock};
 use crate::evidence::{describe, files};
 use crate::recipe::{self, AdapterStart, Location, Recipe, sha256_hex};
+
+/// Name of the check of `adapter.from`.
+const ADAPTER: &str = "adapter.from";
 
 /// Compares all inputs; hands back the run, ready to be trained again, when they are those of the lock.
 pub(super) fn check(
@@ -32,7 +35,10 @@ pub(super) fn check(
         let resolved = Source::parse(&location.resolved(), Path::new(""))
             .and_then(|source| seedcorn_data::source::resolve(&source, &anew));
         match resolved {
-            Ok(resolved) => {
+            Ok(mut resolved) => {
+                if name == ADAPTER {
+                    keep_adapter_files(&mut resolved);
+                }
                 same &= report.faults(&name, compare(claimed, &resolved), || told(&location, claimed));
             }
             Err(error) => {
@@ -53,12 +59,9 @@ type Listed<'a> = Vec<(String, Location, &'a [File])>;
 /// The recipe of the lock, and each of its sources with the files it had. A moving revision is held where it was.
 fn recipe<'a>(lock: &'a Lock, folder: &Path) -> Result<(Recipe, Listed<'a>), String> {
     let typed = recipe::from_lock(&lock.recipe, folder).map_err(|error| with_causes(&error.into()))?;
-    let digest = typed.digest();
+    let digest = recipe::digest_of(&lock.recipe);
     if digest != lock.recipe_digest {
-        return Err(format!(
-            "the lock's recipe has digest {digest}, the lock says {}: it was written by another version",
-            lock.recipe_digest
-        ));
+        return Err(format!("the lock's recipe has digest {digest}, the lock says {}", lock.recipe_digest));
     }
     let mut recipe = typed;
     let held = |location: &mut Location, revision: Option<&String>| {
@@ -71,7 +74,7 @@ fn recipe<'a>(lock: &'a Lock, folder: &Path) -> Result<(Recipe, Listed<'a>), Str
     let model = held(&mut recipe.model.source, lock.model.revision.as_ref());
     sources.push(("model".to_owned(), model, lock.model.files.as_slice()));
     if let AdapterStart::From { from } = &recipe.adapter.start {
-        sources.push(("adapter.from".to_owned(), from.clone(), &lock.model.adapter_files));
+        sources.push((ADAPTER.to_owned(), from.clone(), &lock.model.adapter_files));
     }
     let data = &mut recipe.data;
     for (key, typed, locked) in

@@ -210,6 +210,7 @@ fn refuses_what_would_be_ignored() {
         ),
         ("format = \"chat\"", "format = \"tokens\"\ntrain_on = \"all\"", "data.train.0.train_on"),
         ("format = \"chat\"", "format = \"text\"\ntrain_on = \"last\"", "data.train.0.train_on"),
+        ("format = \"chat\"", "format = \"text\"\nfields = { txt = \"body\" }", "data.train.0.fields.txt"),
         (
             "[[data.train]]",
             "[data]\ntrain_on = \"last\"\n[[data.train]]\ntrain_on = \"all\"",
@@ -228,6 +229,10 @@ fn refuses_values_out_of_range() {
     let zero_hash = with(MINIMAL, "[[data.train]]", "[[data.train]]\nsha256 = \"12\"");
     let cases: Vec<(String, &str)> = vec![
         (with(MINIMAL, "version = 1", "version = 2"), "recipe version 2 is not known, only 1"),
+        (
+            with(MINIMAL, "[[data.train]]", "[data]\non_long = \"split\"\n[[data.train]]"),
+            "`data.on_long` must be `truncate` or `drop` for sources with questions and answers, got `split`",
+        ),
         (with(MINIMAL, "batch_size = 8", "batch_size = 0"), "`train.batch_size` must be at least 1, got `0`"),
         (
             with(MINIMAL, "[train]", "[train]\nactivation = \"auto\"\nmemory_budget = \"4 gigs\""),

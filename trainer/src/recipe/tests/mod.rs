@@ -52,6 +52,7 @@ format = "instruction"
 weight = 2
 train_on = "all"
 sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+fields = { instruction = "question" }
 [[data.train]]
 source = "b.jsonl"
 format = "chat"
@@ -213,6 +214,10 @@ fn every_key_is_accepted_and_carried() {
         ("data.eval_fraction", with(&without_eval(), "packing", "eval_fraction = 0.1\npacking")),
         ("data.eval_count", with(&without_eval(), "packing", "eval_count = 4\npacking")),
         ("adapter.from", from_recipe()),
+        (
+            "data.eval.fields",
+            with(FULL, "format = \"text\"", "format = \"text\"\nfields = { text = \"body\" }"),
+        ),
         ("data.eval.train_on", with(FULL, "format = \"text\"", "format = \"text\"\ntrain_on = \"all\"")),
         (
             "data.eval.sha256",
