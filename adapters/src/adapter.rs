@@ -89,6 +89,12 @@ impl Adapter {
             .sum()
     }
 
+    /// Returns the number of values of every trained tensor, in the order of [`Adapter::values`].
+    pub fn lengths(&self) -> Vec<usize> {
+        let both = |module: &LoraModule| [module.a.shape().num_elements(), module.b.shape().num_elements()];
+        self.modules.iter().flat_map(both).collect()
+    }
+
     /// Reads the weights back from the device.
     pub fn weights(&self) -> Vec<LoraWeights> {
         self.modules.iter().map(LoraModule::weights).collect()

@@ -10,6 +10,7 @@ mod bad_model;
 mod bad_recipe;
 mod help;
 mod licences;
+mod ranks;
 mod runs;
 mod sign;
 mod stage;

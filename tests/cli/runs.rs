@@ -12,7 +12,7 @@ use crate::weights::Tensors;
 const EVAL: &str = "eval model --data data.jsonl --format tokens";
 
 /// Losses depend on the processor's instruction tier in their last digits.
-fn without_numbers(text: &str) -> String {
+pub(crate) fn without_numbers(text: &str) -> String {
     let numbers = Regex::new(r"\d+\.\d+(e-?\d+)?").unwrap();
     numbers.replace_all(text, "[X]").into_owned()
 }
@@ -24,7 +24,7 @@ fn metrics(stage: &Stage, key: &str) -> Vec<f64> {
     rows.filter_map(|row| row.get(key).and_then(Value::as_f64)).collect()
 }
 
-fn adapter(stage: &Stage, run: &str) -> Vec<u8> {
+pub(crate) fn adapter(stage: &Stage, run: &str) -> Vec<u8> {
     fs_err::read(stage.path(&format!("{run}/adapter/adapter_model.safetensors"))).unwrap()
 }
 

@@ -2,6 +2,8 @@
 
 use burn::tensor::Device;
 use seedcorn::build::{Prepared, precision};
+use seedcorn::parallel::Ranks;
+use seedcorn::stop::Stop;
 use seedcorn::train::{TrainError, train};
 use seedcorn_adapters::Adapter;
 use seedcorn_data::{MicroBatch, RecordFile, Stream};
@@ -60,7 +62,8 @@ fn an_adapter_with_nan() {
         broken[9][3] = value;
         adapter.set_values(broken);
         let mut count = Count::default();
-        let error = train(by_hand(&prepared, &model, adapter, &mut count)).expect_err("not finite");
+        let alone = (&Ranks::alone(), &Stop::default());
+        let error = train(by_hand(&prepared, &model, adapter, &mut count, alone)).expect_err("not finite");
         let TrainError::NotFinite { step: 1, saved: Some(saved), .. } = &error else { panic!("{error:?}") };
         assert_eq!(count.0, 0, "no step was taken");
         assert_eq!(kept(saved), ids_of_step(&prepared, 1));

@@ -7,7 +7,9 @@ use seedcorn::build::{Prepared, precision};
 use seedcorn::evaluate::Evaluation;
 use seedcorn::model::{Decoder, Input};
 use seedcorn::optimizer::Optimizer;
+use seedcorn::parallel::Ranks;
 use seedcorn::progress::{Observer, Progress, StepRecord};
+use seedcorn::stop::Stop;
 use seedcorn::train::{Run, Settings, train};
 use seedcorn_adapters::Adapter;
 use seedcorn_data::Stream;
@@ -43,9 +45,12 @@ pub(crate) fn by_hand<'a>(
     model: &'a Decoder,
     adapter: Adapter,
     observer: &'a mut Count,
+    (ranks, stop): (&'a Ranks<'a>, &'a Stop),
 ) -> Run<'a> {
     let adamw = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
     Run {
+        ranks,
+        stop,
         model,
         optimizer: Optimizer::new(adamw, 1.0, &adapter),
         adapter,
@@ -111,7 +116,8 @@ fn training_moves_the_adapter_only() {
         let start = adapter.values();
 
         let mut count = Count::default();
-        let trained = train(by_hand(&prepared, &model, adapter, &mut count)).expect("trained");
+        let alone = (&Ranks::alone(), &Stop::default());
+        let trained = train(by_hand(&prepared, &model, adapter, &mut count, alone)).expect("trained");
         assert_eq!(count.0, 4);
         assert!(look() == before, "{quantize}: the frozen model moved");
         for (index, (was, is)) in start.iter().zip(trained.adapter.values()).enumerate() {

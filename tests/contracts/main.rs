@@ -6,4 +6,5 @@ mod frozen;
 mod kills;
 mod losses;
 mod memory;
+mod ranks;
 mod repository;

@@ -6,6 +6,7 @@ use seedcorn::build::{Prepared, prepare};
 use seedcorn::log::Verbosity;
 use seedcorn::recipe;
 use seedcorn::run::{Finished, run};
+use seedcorn::stop::Stop;
 use seedcorn_data::source::Resolver;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -88,7 +89,7 @@ impl Scratch {
     /// # Errors
     /// Whatever the command would report.
     pub fn train(&self, output: &str, overrides: &[&str]) -> anyhow::Result<Finished> {
-        run(&self.prepare(output, overrides)?, false, Verbosity::Quiet)
+        run(&self.prepare(output, overrides)?, false, Verbosity::Quiet, &Stop::default())
     }
 
     /// Continues a run.
@@ -96,7 +97,7 @@ impl Scratch {
     /// # Errors
     /// Whatever the command would report.
     pub fn resume(&self, output: &str, overrides: &[&str]) -> anyhow::Result<Finished> {
-        run(&self.prepare(output, overrides)?, true, Verbosity::Quiet)
+        run(&self.prepare(output, overrides)?, true, Verbosity::Quiet, &Stop::default())
     }
 
     /// Reads what a run must give bit for bit: both files of its adapter, and its metrics.

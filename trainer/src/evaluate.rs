@@ -4,6 +4,7 @@ use seedcorn_adapters::Adapter;
 use seedcorn_data::{EvalSource, MicroBatch};
 
 use crate::model::{Decoder, Input};
+use crate::parallel::{ParallelError, Ranks};
 
 /// Loss of one evaluation source.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,25 +48,50 @@ impl Evaluation {
     }
 }
 
-/// Evaluates the model on every source, `micro_batch` samples at a time; `max_samples` bounds each source.
+/// How held-out data is evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalShape {
+    /// Samples that go through the model at once.
+    pub micro_batch: usize,
+    /// Takes only so many samples of each source.
+    pub max_samples: Option<usize>,
+}
+
+/// Evaluates the model on every source, after `step` steps. Sources without a trained token are left out.
 ///
-/// Sources without a trained token are left out.
+/// # Numerics
+/// Each rank computes its share of the batches; their losses are added in order, so that every rank gets the same sum
+/// as one alone.
+///
+/// # Errors
+/// [`ParallelError`]
 pub fn evaluate(
+    ranks: &Ranks,
+    step: u64,
     model: &Decoder,
     adapter: Option<&Adapter>,
     sources: &[EvalSource],
-    micro_batch: usize,
-    max_samples: Option<usize>,
-) -> Evaluation {
-    let limit = max_samples.map_or(usize::MAX, |samples| samples.div_ceil(micro_batch.max(1)));
-    let sources = sources.iter().map(|source| {
-        let batches: Vec<MicroBatch> = source.batches(micro_batch).take(limit).collect();
-        let losses = batches.iter().filter(|batch| batch.target_tokens() > 0);
+    how: EvalShape,
+) -> Result<Evaluation, ParallelError> {
+    let limit = how.max_samples.map_or(usize::MAX, |samples| samples.div_ceil(how.micro_batch.max(1)));
+    let trained = |source: &EvalSource| -> Vec<MicroBatch> {
+        let batches = source.batches(how.micro_batch).take(limit);
+        batches.filter(|batch| batch.target_tokens() > 0).collect()
+    };
+    let batches: Vec<Vec<MicroBatch>> = sources.iter().map(trained).collect();
+    let all: Vec<&MicroBatch> = batches.iter().flatten().collect();
+    let share = all[ranks.share(all.len())].iter();
+    let own: Vec<f64> = share.map(|batch| model.loss_sum(&Input::from(*batch), adapter)).collect();
+    let losses = ranks.gather_numbers("evaluation", step, all.len(), &own)?;
+    let mut rest = losses.as_slice();
+    let sources = sources.iter().zip(&batches).map(|(source, batches)| {
+        let (losses, after) = rest.split_at(batches.len());
+        rest = after;
         SourceLoss {
             name: source.name.clone(),
-            loss_sum: losses.map(|batch| model.loss_sum(&Input::from(batch), adapter)).sum(),
+            loss_sum: losses.iter().sum(),
             tokens: batches.iter().map(|batch| batch.target_tokens() as u64).sum(),
         }
     });
-    Evaluation { sources: sources.filter(|source| source.tokens > 0).collect() }
+    Ok(Evaluation { sources: sources.filter(|source| source.tokens > 0).collect() })
 }

@@ -52,7 +52,7 @@ pub fn plan(
     };
     let budget = match (recipe.train.activation, recipe.train.memory_budget) {
         (Activation::Auto, Some(budget)) => Some(budget),
-        (Activation::Auto, None) => Some(default_budget(spec, precision)?),
+        (Activation::Auto, None) => Some(default_budget(spec, precision)? / recipe.parallel.on_this_machine),
         _ => None,
     };
     let kept_blocks = match (recipe.train.activation, budget) {

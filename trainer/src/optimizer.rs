@@ -4,7 +4,7 @@ use seedcorn_adapters::Adapter;
 use seedcorn_kernels::adamw::{self, AdamW, Stepped};
 
 /// The optimizer and its moments.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Optimizer {
     config: AdamW,
     /// Largest global gradient norm; 0 does not clip.

@@ -3,7 +3,7 @@
 use seedcorn_data::Statistics;
 
 use crate::build::Prepared;
-use crate::recipe::shown_bytes;
+use crate::recipe::{RankCount, shown_bytes};
 
 /// Describes the run: model, data, adapter and the arithmetic of a step.
 pub fn lines(prepared: &Prepared) -> Vec<String> {
@@ -39,6 +39,10 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
         ),
     ];
     lines.extend(prepared.licences.lines());
+    if let RankCount::Exactly(ranks @ 2..) = recipe.parallel.data {
+        let each = recipe.train.accumulation() / ranks;
+        lines.push(format!("{ranks} ranks x {each} micro-batches"));
+    }
     if let Some(budget) = prepared.memory.budget {
         lines.push(kept(&prepared.memory, budget, spec.num_layers));
     }

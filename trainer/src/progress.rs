@@ -58,3 +58,21 @@ pub trait Observer {
     /// A state is about to be saved: what was reported so far must not be lost after it.
     fn before_checkpoint(&mut self) -> io::Result<()>;
 }
+
+/// Hears and tells nothing: a rank that another one speaks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn step(&mut self, _: &StepRecord, _: &Adapter) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn evaluation(&mut self, _: u64, _: &Evaluation) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn before_checkpoint(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

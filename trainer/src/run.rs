@@ -1,6 +1,7 @@
 //! One training run, from prepared inputs to an exported adapter that was loaded back and compared.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -20,11 +21,13 @@ use crate::log::{RunLog, Verbosity, read_metrics};
 use crate::merge::{Merge, Merged, RoundTrip, Target};
 use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
-use crate::progress::Progress;
+use crate::parallel::World;
+use crate::progress::{Observer, Progress, Silent};
 use crate::provenance::{beside_adapter, beside_merged};
 use crate::recipe;
 use crate::sample::{Shown, show};
 use crate::snapshot::{self, Checkpoints};
+use crate::stop::Stop;
 use crate::train::{Run, Settings, Trained, train};
 
 /// Tokens of the sample on which a written adapter is compared with the one in memory.
@@ -51,23 +54,40 @@ pub struct Finished {
     pub trained: Adapter,
 }
 
-/// Trains what was prepared in the recipe's output folder.
+/// Trains what was prepared in the recipe's output folder, with all ranks in this process.
 ///
 /// # Errors
 /// Whatever stops a run; states saved before it stay.
-pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::Result<Finished> {
+pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity, stop: &Stop) -> anyhow::Result<Finished> {
+    let world = World::here(&prepared.recipe.parallel);
+    run_in(&world, prepared, resume, verbosity, stop).map(|finished| finished.expect("rank 0 is here"))
+}
+
+/// As [`run`], with the ranks of `world`. Only the process of rank 0 writes, talks, and has something to show.
+///
+/// # Errors
+/// As there.
+pub fn run_in(
+    world: &World,
+    prepared: &Prepared,
+    resume: bool,
+    verbosity: Verbosity,
+    stop: &Stop,
+) -> anyhow::Result<Option<Finished>> {
     let recipe = &prepared.recipe;
     let mut lock = describe(prepared)?;
-    let output = Output::take(&recipe.output, resume)?;
-    let folder = output.folder();
-    let checkpoints = recipe.checkpoint.keep.map(|keep| -> anyhow::Result<Checkpoints> {
-        Ok(Checkpoints {
-            store: Store::open(folder, keep)?,
-            recipe: recipe.canonical_toml(),
-            recipe_digest: recipe.digest(),
-            lock_digest: lock.input_digest(),
-        })
-    });
+    world.compare_inputs(&lock.inputs())?;
+    let output = world.leads().then(|| Output::take(&recipe.output, resume)).transpose()?;
+    let folder = output.as_ref().map(Output::folder);
+    let checkpoints =
+        folder.zip(recipe.checkpoint.keep).map(|(folder, keep)| -> anyhow::Result<Checkpoints> {
+            Ok(Checkpoints {
+                store: Store::open(folder, keep)?,
+                recipe: recipe.canonical_toml(),
+                recipe_digest: recipe.digest(),
+                lock_digest: lock.input_digest(),
+            })
+        });
     let checkpoints = checkpoints.transpose()?;
 
     let device = Device::flex();
@@ -86,34 +106,59 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
             stream.seek(progress.cursor)?;
         }
     }
+    if resume {
+        let state = || match progress.step {
+            0 => Vec::new(),
+            _ => snapshot::pack(&progress, &adapter, &optimizer),
+        };
+        if let Some(state) = world.hand_out("resume", state)? {
+            progress = snapshot::unpack(&state, &mut adapter, &mut optimizer)?;
+            stream.seek(progress.cursor)?;
+        }
+    }
     // The folder shows no trace of a run until the weights are in: a run that cannot start leaves it free.
     let started = Instant::now();
     let decoder = prepared.base.load(precision(&recipe.model), &device)?;
-    let mut log = RunLog::open(folder, &progress, prepared.steps, verbosity)?;
-    for warning in &warnings {
-        log.shown().warn(warning);
+    let open = |folder| RunLog::open(folder, &progress, prepared.steps, verbosity);
+    let mut log = folder.map(open).transpose()?;
+    let mut before = None;
+    if let (Some(folder), Some(log)) = (folder, &log) {
+        for warning in &warnings {
+            log.shown().warn(warning);
+        }
+        log.shown().detail(&format!("read the weights in {:.2} s", started.elapsed().as_secs_f64()));
+        if progress.step > 0 {
+            log.shown().note(&format!("continuing after step {} of {}", progress.step, prepared.steps));
+        }
+        lock.write(&folder.join(outputs::LOCK))?;
+        before = answer(prepared, &decoder, &adapter)?;
     }
-    log.shown().detail(&format!("read the weights in {:.2} s", started.elapsed().as_secs_f64()));
-    if progress.step > 0 {
-        log.shown().note(&format!("continuing after step {} of {}", progress.step, prepared.steps));
-    }
-    lock.write(&folder.join(outputs::LOCK))?;
-
-    let before = answer(prepared, &decoder, &adapter)?;
-    let trained = train(Run {
-        model: &decoder,
-        adapter,
-        optimizer,
-        stream,
-        eval: prepared.dataset.eval(),
-        schedule: prepared.schedule,
-        checkpoints,
-        observer: &mut log,
-        progress,
-        settings: settings(prepared),
+    world.meet("start")?;
+    let outlets = Mutex::new(log.as_mut().map(|log| (checkpoints, log)));
+    let trained = world.run(|ranks| {
+        let outlets = ranks.leads().then(|| outlets.lock().ok()?.take()).flatten();
+        let (checkpoints, log) = outlets.map_or((None, None), |(checkpoints, log)| (checkpoints, Some(log)));
+        let mut silent = Silent;
+        train(Run {
+            ranks,
+            stop,
+            model: &decoder,
+            adapter: adapter.clone(),
+            optimizer: optimizer.clone(),
+            stream: stream.clone(),
+            eval: prepared.dataset.eval(),
+            schedule: prepared.schedule,
+            checkpoints,
+            observer: log.map_or(&mut silent, |log| log as &mut dyn Observer),
+            progress: progress.clone(),
+            settings: settings(prepared),
+        })
     });
-    log.shown().finish();
+    if let Some(log) = &log {
+        log.shown().finish();
+    }
     let Trained { adapter, first_eval, last_eval, progress } = trained?;
+    let Some(folder) = folder else { return Ok(None) };
     let after = answer(prepared, &decoder, &adapter)?;
 
     let path = folder.join("adapter");
@@ -133,7 +178,8 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     lock.write(&folder.join(outputs::LOCK))?;
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
-    Ok(Finished { adapter: path, merged, first_eval, last_eval, shown, steps, decoder, trained: adapter })
+    let trained = adapter;
+    Ok(Some(Finished { adapter: path, merged, first_eval, last_eval, shown, steps, decoder, trained }))
 }
 
 /// The update rule of a recipe, with fresh moments.

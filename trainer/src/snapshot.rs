@@ -1,9 +1,11 @@
 //! Between the loop's state and the files of a checkpoint.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use seedcorn_adapters::Adapter;
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{CheckpointError, Resumed, State, Store, bytes};
 use crate::optimizer::Optimizer;
@@ -32,17 +34,21 @@ impl Checkpoints {
         adapter: &Adapter,
         optimizer: &Optimizer,
     ) -> Result<(), CheckpointError> {
-        let state = State {
-            step: progress.step,
-            trained_tokens: progress.trained_tokens,
-            cursor: serde_json::to_value(progress.cursor).expect("a cursor is plain numbers"),
-            best_eval_loss: progress.best_eval_loss,
-            recipe_digest: self.recipe_digest.clone(),
-            lock_digest: self.lock_digest.clone(),
-        };
+        let state = state(progress, &self.recipe_digest, &self.lock_digest);
         let tensors = serialize(adapter, optimizer);
         self.store.save(&state, &self.recipe, vec![(TENSORS, bytes(tensors))])?;
         Ok(())
+    }
+}
+
+fn state(progress: &Progress, recipe_digest: &str, lock_digest: &str) -> State {
+    State {
+        step: progress.step,
+        trained_tokens: progress.trained_tokens,
+        cursor: serde_json::to_value(progress.cursor).expect("a cursor is plain numbers"),
+        best_eval_loss: progress.best_eval_loss,
+        recipe_digest: recipe_digest.to_owned(),
+        lock_digest: lock_digest.to_owned(),
     }
 }
 
@@ -55,10 +61,45 @@ pub fn restore(
     adapter: &mut Adapter,
     optimizer: &mut Optimizer,
 ) -> Result<Progress, CheckpointError> {
-    let fault =
-        |message: String| CheckpointError::State { path: resumed.saved.folder.join(TENSORS), message };
     let file = resumed.saved.read(TENSORS)?;
-    let tensors = SafeTensors::deserialize(&file).map_err(|error| fault(error.to_string()))?;
+    put_back(&resumed.state, &file, &resumed.saved.folder.join(TENSORS), adapter, optimizer)
+}
+
+/// Writes what [`restore`] has put back as one message, for ranks that see no checkpoint.
+pub fn pack(progress: &Progress, adapter: &Adapter, optimizer: &Optimizer) -> Vec<u8> {
+    let state = state(progress, "", "").to_json();
+    let mut message = (state.len() as u64).to_ne_bytes().to_vec();
+    message.extend(state);
+    message.extend(serialize(adapter, optimizer));
+    message
+}
+
+/// Reads what [`pack`] has written.
+///
+/// # Errors
+/// As [`restore`].
+pub fn unpack(
+    message: &[u8],
+    adapter: &mut Adapter,
+    optimizer: &mut Optimizer,
+) -> Result<Progress, CheckpointError> {
+    let path = Path::new("the state of rank 0");
+    let short = || CheckpointError::State { path: path.to_owned(), message: "it ends early".to_owned() };
+    let (length, rest) = message.split_first_chunk::<8>().ok_or_else(short)?;
+    let length = u64::from_ne_bytes(*length) as usize;
+    let (state, tensors) = rest.split_at_checked(length).ok_or_else(short)?;
+    put_back(&State::from_json(state, path)?, tensors, path, adapter, optimizer)
+}
+
+fn put_back(
+    state: &State,
+    file: &[u8],
+    path: &Path,
+    adapter: &mut Adapter,
+    optimizer: &mut Optimizer,
+) -> Result<Progress, CheckpointError> {
+    let fault = |message: String| CheckpointError::State { path: path.to_owned(), message };
+    let tensors = SafeTensors::deserialize(file).map_err(|error| fault(error.to_string()))?;
     let mut found = [Vec::new(), Vec::new(), Vec::new()];
     for (index, values) in adapter.values().iter().enumerate() {
         for (group, found) in GROUPS.iter().zip(&mut found) {
@@ -72,17 +113,23 @@ pub fn restore(
             found.push(view.data().chunks_exact(4).map(read).collect());
         }
     }
-    let cursor =
-        serde_json::from_value(resumed.state.cursor.clone()).map_err(|error| fault(error.to_string()))?;
+    let cursor = serde_json::from_value(state.cursor.clone()).map_err(|error| fault(error.to_string()))?;
     let [values, first, second] = found;
     adapter.set_values(values);
-    optimizer.restore(resumed.state.step, [first, second]);
-    Ok(Progress {
-        step: resumed.state.step,
-        trained_tokens: resumed.state.trained_tokens,
-        cursor,
-        best_eval_loss: resumed.state.best_eval_loss,
-    })
+    optimizer.restore(state.step, [first, second]);
+    let State { step, trained_tokens, best_eval_loss, .. } = *state;
+    Ok(Progress { step, trained_tokens, cursor, best_eval_loss })
+}
+
+/// Hashes what every rank must hold alike: the adapter and the moments.
+pub fn digest(adapter: &Adapter, optimizer: &Optimizer) -> [u8; 32] {
+    let [first, second] = optimizer.moments();
+    let values = adapter.values();
+    let tensors = values.iter().chain(first).chain(second);
+    tensors
+        .fold(Sha256::new(), |hash, values| hash.chain_update(bytemuck::cast_slice(values)))
+        .finalize()
+        .into()
 }
 
 /// Factors, first moments, second moments.

@@ -9,15 +9,21 @@ use seedcorn_data::{EvalSource, MicroBatch, Stream};
 
 use crate::bad_batch;
 use crate::checkpoint::CheckpointError;
-use crate::evaluate::{Evaluation, evaluate};
-use crate::model::{Decoder, Gradients, Input, Tree};
+use crate::evaluate::{EvalShape, Evaluation, evaluate};
+use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
+use crate::parallel::{ParallelError, Ranks, Sum};
 use crate::progress::{Observer, Progress, StepRecord};
 use crate::schedule::Schedule;
-use crate::snapshot::Checkpoints;
+use crate::snapshot::{self, Checkpoints};
+use crate::stop::Stop;
 
 /// Everything the loop works with.
 pub struct Run<'a> {
+    /// The ranks that train together, seen from this one.
+    pub ranks: &'a Ranks<'a>,
+    /// Whether someone has asked this process to stop.
+    pub stop: &'a Stop,
     /// The frozen model.
     pub model: &'a Decoder,
     /// What is trained.
@@ -30,7 +36,7 @@ pub struct Run<'a> {
     pub eval: &'a [EvalSource],
     /// Learning rate by step.
     pub schedule: Schedule,
-    /// Where states are saved; none saves none.
+    /// Where states are saved; none saves none, as on every rank but the first.
     pub checkpoints: Option<Checkpoints>,
     /// Who hears of steps and evaluations.
     pub observer: &'a mut dyn Observer,
@@ -94,6 +100,19 @@ pub enum TrainError {
         #[source]
         source: std::io::Error,
     },
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Parallel(#[from] ParallelError),
+    /// Someone asked to stop, and the run is not done.
+    #[error("stopped by a signal after step {step} of {steps}")]
+    Stopped {
+        /// Steps done.
+        step: u64,
+        /// Steps of the run.
+        steps: u64,
+        /// Whether this state was saved.
+        saved: bool,
+    },
     /// A loss or gradient norm that no update may follow.
     #[error("{what} is not finite at step {step} ({value}); the update was not applied")]
     NotFinite {
@@ -118,9 +137,23 @@ impl TrainError {
                 });
                 Some(format!("{batch}resume from the last checkpoint with a lower `optimizer.lr`"))
             }
+            Self::Stopped { saved: true, .. } => Some("the state is saved; continue with `--resume`".into()),
+            Self::Stopped { saved: false, .. } => {
+                Some("nothing was saved, since `checkpoint.every_steps` is 0; start again".into())
+            }
+            Self::Parallel(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Data(error) => error.hint(),
             Self::Log { .. } => Some("free some space, then continue with `--resume`".into()),
+        }
+    }
+
+    /// Whether every rank comes to the same error at the same place, so that one of them may speak for all.
+    pub fn is_common(&self) -> bool {
+        match self {
+            Self::Data(_) | Self::NotFinite { .. } | Self::Stopped { .. } => true,
+            Self::Parallel(error) => error.is_common(),
+            Self::Checkpoint(_) | Self::Log { .. } => false,
         }
     }
 }
@@ -129,48 +162,52 @@ impl TrainError {
 ///
 /// # Numerics
 /// The loss of a step is the sum of its token losses divided once by the number of its trained tokens, and so
-/// is the gradient. Both are added over micro-batches in a [`Tree`].
+/// is the gradient. Both are added over micro-batches in a [`crate::model::Tree`], whichever rank computes them: every
+/// rank gets the same sums and makes the same update.
 ///
 /// # Errors
 /// [`TrainError`]; whatever was saved before stays as it was.
 pub fn train(run: Run) -> Result<Trained, TrainError> {
-    let Run { model, mut adapter, mut optimizer, mut stream, eval, schedule, checkpoints, observer, .. } =
-        run;
-    let (mut progress, cfg) = (run.progress, run.settings);
-    let evaluation = |adapter: &Adapter| {
-        let found = evaluate(model, Some(adapter), eval, cfg.eval_micro_batch, cfg.eval_max_samples);
-        (!found.sources.is_empty()).then_some(found)
+    let Run { ranks, stop, model, mut adapter, mut optimizer, mut stream, eval, schedule, .. } = run;
+    let Run { checkpoints, observer, mut progress, settings: cfg, .. } = run;
+    let evaluation = |adapter: &Adapter, step| {
+        let how = EvalShape { micro_batch: cfg.eval_micro_batch, max_samples: cfg.eval_max_samples };
+        let found = evaluate(ranks, step, model, Some(adapter), eval, how)?;
+        Ok::<_, TrainError>((!found.sources.is_empty()).then_some(found))
     };
+    let lengths = adapter.lengths();
     let mut first_eval = None;
     if progress.step == 0 {
-        first_eval = evaluation(&adapter);
+        first_eval = evaluation(&adapter, 0)?;
         report_eval(observer, &mut progress, first_eval.as_ref())?;
     }
     let mut last_eval = None;
 
     while progress.step < cfg.steps {
         let started = Instant::now();
-        // 1. Batch. One count of trained tokens for the whole step.
+        // 1. Batch. One count of trained tokens for the whole step, which every rank knows.
         let micro_batches = stream.next_step()?;
         let trained_tokens: usize = micro_batches.iter().map(MicroBatch::target_tokens).sum();
         let step = progress.step + 1;
 
         // 2. Forward and backward. Losses are sums over tokens, divided once.
-        let mut tree = Tree::new(|left: (f64, Gradients), right| (left.0 + right.0, left.1.plus(right.1)));
-        for batch in micro_batches.iter().filter(|batch| batch.target_tokens() > 0) {
+        let trained: Vec<_> = micro_batches.iter().filter(|batch| batch.target_tokens() > 0).collect();
+        let mut sum = ranks.sum(step, trained.len());
+        for batch in &trained[ranks.share(trained.len())] {
             let dropout = DropoutPlan { probability: cfg.dropout, seed: cfg.seed, micro_batch: batch.index };
-            let input = Input::from(batch);
-            tree.push(model.loss_and_gradients(&input, &adapter, Some(dropout), cfg.kept_blocks));
+            let input = Input::from(*batch);
+            sum.push(model.loss_and_gradients(&input, &adapter, Some(dropout), cfg.kept_blocks));
         }
-        let (loss_sum, gradients) = tree.finish().expect("the stream gives only steps that train something");
-        let loss = loss_sum / trained_tokens as f64;
+        let Sum { loss, gradients, stop } = sum.finish(&lengths, stop.is_asked())?;
+        let loss = loss / trained_tokens as f64;
         let gradients = mean(gradients, trained_tokens);
         let grad_norm = Optimizer::global_norm(&gradients);
 
         // 3. Update, only if all is finite.
         for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
             if !value.is_finite() {
-                let saved = bad_batch::save(&cfg.output, step, &micro_batches);
+                let saved =
+                    ranks.leads().then(|| bad_batch::save(&cfg.output, step, &micro_batches)).flatten();
                 return Err(TrainError::NotFinite { what, step, value, saved });
             }
         }
@@ -178,32 +215,35 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         optimizer.update(&mut adapter, &gradients, grad_norm, lr);
         progress.advance(trained_tokens as u64, stream.cursor());
 
-        // 4. Once in a while; the last step always counts.
+        // 4. Once in a while; the last step always counts. All ranks take the same branch.
         let seconds = started.elapsed().as_secs_f64();
         let tokens = micro_batches.iter().map(MicroBatch::tokens).sum();
         let record = StepRecord { step, loss, grad_norm, lr, trained_tokens, tokens, seconds };
         observer.step(&record, &adapter).map_err(|source| TrainError::Log { step, source })?;
         let due = |every: u64| step == cfg.steps || (every > 0 && step.is_multiple_of(every));
         if due(cfg.eval_every) {
-            last_eval = evaluation(&adapter);
+            last_eval = evaluation(&adapter, step)?;
             report_eval(observer, &mut progress, last_eval.as_ref())?;
         }
-        if let Some(checkpoints) = &checkpoints
-            && due(cfg.save_every)
-        {
-            observer.before_checkpoint().map_err(|source| TrainError::Log { step, source })?;
-            checkpoints.save(&progress, &adapter, &optimizer)?;
+        if due(cfg.save_every) || stop {
+            ranks.compare(step, || snapshot::digest(&adapter, &optimizer))?;
+            if let Some(checkpoints) = &checkpoints {
+                observer.before_checkpoint().map_err(|source| TrainError::Log { step, source })?;
+                checkpoints.save(&progress, &adapter, &optimizer)?;
+            }
+        }
+        if stop && step < cfg.steps {
+            return Err(TrainError::Stopped { step, steps: cfg.steps, saved: checkpoints.is_some() });
         }
     }
     if last_eval.is_none() {
-        last_eval = evaluation(&adapter);
+        last_eval = evaluation(&adapter, progress.step)?;
     }
     Ok(Trained { adapter, first_eval, last_eval, progress })
 }
 
 /// Divides summed gradients once by the number of trained tokens.
-fn mean(gradients: Gradients, trained_tokens: usize) -> Vec<Vec<f32>> {
-    let mut values = gradients.into_values();
+fn mean(mut values: Vec<Vec<f32>>, trained_tokens: usize) -> Vec<Vec<f32>> {
     let scale = 1.0 / trained_tokens as f32;
     values.par_iter_mut().for_each(|values| values.iter_mut().for_each(|value| *value *= scale));
     values

@@ -7,7 +7,8 @@ use crate::log::{Progress, data_line};
 use crate::{plan, recipe};
 
 pub(super) fn run(args: &args::Recipe, global: &Global) -> anyhow::Result<()> {
-    let recipe = recipe::load(&args.recipe, &args.overrides)?;
+    let mut recipe = recipe::load(&args.recipe, &args.overrides)?;
+    recipe.settle_ranks(None, 1)?;
     let prepared = prepare(recipe, &super::resolver(global))?;
     let told = Progress::new(prepared.steps, 0, global.verbosity());
     for warning in plan::warnings(&prepared) {

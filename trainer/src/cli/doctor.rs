@@ -30,7 +30,8 @@ impl Finding {
 
 pub(super) fn run(global: &Global) -> std::io::Result<()> {
     let resolver = super::resolver(global);
-    let findings = [version(), processor(), threads(), instructions(), memory(), cache(&resolver.cache_dir)];
+    let findings =
+        [version(), processor(), threads(), instructions(), ranks(), memory(), cache(&resolver.cache_dir)];
     for finding in findings.into_iter().chain(python(&resolver.python)).chain([hub(&resolver)]) {
         let mark = if finding.ok { "ok  " } else { "warn" };
         data_line(&format!("{mark}  {}", finding.text))?;
@@ -73,6 +74,19 @@ fn instructions() -> Finding {
     } else {
         Finding::warn(format!("{text}; `{}` asks for it", isa::ENV))
     }
+}
+
+#[cfg(feature = "mpi")]
+fn ranks() -> Finding {
+    match crate::parallel::mpi::version() {
+        Some(version) => Finding::ok(format!("ranks: threads, and processes under `mpirun` ({version})")),
+        None => Finding::warn("ranks: threads; MPI does not say its version"),
+    }
+}
+
+#[cfg(not(feature = "mpi"))]
+fn ranks() -> Finding {
+    Finding::ok("ranks: threads (a build with `--features mpi` also has processes)")
 }
 
 fn memory() -> Finding {

@@ -10,9 +10,10 @@ use super::args::{self, Global};
 use super::model::{self, Loaded};
 use crate::build::file_spec;
 use crate::checkpoint::atomic;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{EvalShape, Evaluation, evaluate};
 use crate::log::data_line;
 use crate::model::Input;
+use crate::parallel::Ranks;
 
 /// Samples that go through the model at once.
 const MICRO_BATCH: usize = 4;
@@ -31,7 +32,8 @@ pub(super) fn run(args: &args::Eval, global: &Global) -> anyhow::Result<()> {
         ..LoadOptions::default()
     };
     let dataset = Dataset::load(&[], loaded.base.tokenizer.as_ref(), &options)?;
-    let evaluation = evaluate(&loaded.decoder, loaded.adapter.as_ref(), dataset.eval(), MICRO_BATCH, None);
+    let (ranks, how) = (Ranks::alone(), EvalShape { micro_batch: MICRO_BATCH, max_samples: None });
+    let evaluation = evaluate(&ranks, 0, &loaded.decoder, loaded.adapter.as_ref(), dataset.eval(), how)?;
     if let Some(path) = &args.logits {
         write_logits(path, &loaded, dataset.eval())?;
     }

@@ -21,6 +21,7 @@ use seedcorn_kernels::{heap, isa};
 use self::args::{Cli, Global, Verb};
 use crate::error::{Explained, report};
 use crate::log::Verbosity;
+use crate::parallel::launch;
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -53,10 +54,18 @@ fn prepare_process(verb: &Verb, global: &Global) -> anyhow::Result<()> {
         verify::prefer_tier(args);
     }
     isa::check().map_err(|error| Explained::usage(error.to_string()).with_hint(error.hint()))?;
-    if let Some(threads) = global.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;
+    if let Some(threads) = global.threads.map(|threads| threads as usize).or_else(|| fair_threads(verb)) {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     Ok(())
+}
+
+/// Returns this process's share of the threads, where a launcher has started several ranks on this machine.
+fn fair_threads(verb: &Verb) -> Option<usize> {
+    let Verb::Train(_) = verb else { return None };
+    // A launcher that makes no sense is reported by the verb.
+    let here = launch::from_env().ok()??.on_this_machine?;
+    Some((std::thread::available_parallelism().ok()?.get() / here).max(1))
 }
 
 /// Returns how sources are found: the environment's settings and the flags of every verb.

@@ -6,26 +6,54 @@ use crate::build::{Prepared, prepare};
 use crate::error::stderr_takes_colour;
 use crate::log::{Progress, Verbosity, data_line, from_here};
 use crate::merge::Merged;
-use crate::run::{Finished, run as run_prepared};
-use crate::{plan, recipe};
+use crate::parallel::{World, launch};
+use crate::plan;
+use crate::recipe::{self, Recipe};
+use crate::run::{Finished, run_in};
+use crate::stop::Stop;
 
 pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
-    let recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    let mut recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    let launch = launch::from_env()?;
+    let on_this_machine = launch.as_ref().and_then(|launch| launch.on_this_machine).unwrap_or(1);
+    recipe.settle_ranks(launch.as_ref().map(|launch| launch.ranks), on_this_machine)?;
+    let world = World::join(launch.as_ref(), &recipe.parallel)?;
+    let result = run_in_world(&world, recipe, args, global);
+    world.end(result)
+}
+
+fn run_in_world(world: &World, recipe: Recipe, args: &args::Train, global: &Global) -> anyhow::Result<()> {
+    // Rank 0 fetches, so that ranks with the same cache find what they need.
+    if !world.leads() {
+        world.meet("fetch")?;
+    }
     let prepared = prepare(recipe, &super::resolver(global))?;
-    let told = Progress::new(prepared.steps, 0, global.verbosity());
-    for warning in plan::warnings(&prepared) {
-        told.warn(&warning);
+    if world.leads() {
+        world.meet("fetch")?;
+        tell(&prepared, args.dry_run, global)?;
     }
     if args.dry_run {
-        return check::print_plan(&prepared);
+        return Ok(());
     }
-    for line in plan::lines(&prepared) {
+    let stop = Stop::on_signals()?;
+    let finished = run_in(world, &prepared, args.resume, global.verbosity(), &stop)?;
+    match &finished {
+        Some(finished) if global.verbosity() != Verbosity::Quiet => Ok(summary(&prepared, finished)?),
+        _ => Ok(()),
+    }
+}
+
+/// Says what is wrong with the data, and what the run will do.
+fn tell(prepared: &Prepared, dry_run: bool, global: &Global) -> anyhow::Result<()> {
+    let told = Progress::new(prepared.steps, 0, global.verbosity());
+    for warning in plan::warnings(prepared) {
+        told.warn(&warning);
+    }
+    if dry_run {
+        return check::print_plan(prepared);
+    }
+    for line in plan::lines(prepared) {
         told.note(&line);
-    }
-    drop(told);
-    let finished = run_prepared(&prepared, args.resume, global.verbosity())?;
-    if global.verbosity() != Verbosity::Quiet {
-        summary(&prepared, &finished)?;
     }
     Ok(())
 }

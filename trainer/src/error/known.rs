@@ -3,7 +3,7 @@
 //! What is wrong with the recipe or a file it names ends with 2: another try cannot help. What fails while
 //! something is fetched, trained or written ends with 1.
 
-use super::{Exit, Explain, Explained};
+use super::{Exit, Explain, Explained, Told};
 use crate::base::BaseError;
 use crate::checkpoint::CheckpointError;
 use crate::evidence::LockError;
@@ -11,6 +11,7 @@ use crate::evidence::signing::SignatureError;
 use crate::export::ExportError;
 use crate::model::{ConfigError, LoadError};
 use crate::provenance::PolicyError;
+use crate::parallel::ParallelError;
 use crate::recipe::RecipeError;
 use crate::schedule::WarmUpTooLong;
 use crate::train::TrainError;
@@ -29,6 +30,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         error.downcast_ref::<T>().map(|error| error as &dyn Explain)
     }
     cast::<Explained>(error)
+        .or_else(|| cast::<Told>(error))
         .or_else(|| cast::<RecipeError>(error))
         .or_else(|| cast::<BaseError>(error))
         .or_else(|| cast::<SourceError>(error))
@@ -38,6 +40,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         .or_else(|| cast::<ConfigError>(error))
         .or_else(|| cast::<LoadError>(error))
         .or_else(|| cast::<TrainError>(error))
+        .or_else(|| cast::<ParallelError>(error))
         .or_else(|| cast::<CheckpointError>(error))
         .or_else(|| cast::<ExportError>(error))
         .or_else(|| cast::<LockError>(error))
@@ -181,6 +184,23 @@ impl Explain for LoadError {
 impl Explain for TrainError {
     fn hint(&self) -> Option<String> {
         TrainError::hint(self)
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Parallel(error) => error.exit(),
+            _ => Exit::Failed,
+        }
+    }
+}
+
+impl Explain for ParallelError {
+    fn hint(&self) -> Option<String> {
+        ParallelError::hint(self)
+    }
+
+    fn exit(&self) -> Exit {
+        ParallelError::exit(self)
     }
 }
 

@@ -7,7 +7,7 @@
 //! hint: the newest complete checkpoint is `step-000300`
 //! ```
 //!
-//! Exit codes: 0 done, 1 run failed, 2 wrong usage or recipe.
+//! Exit codes: 0 done, 1 run failed, 2 wrong usage or recipe, 3 a rank was lost.
 
 mod known;
 
@@ -27,14 +27,24 @@ pub enum Exit {
     Failed,
     /// Wrong usage, or a recipe that cannot be run: 2.
     Usage,
+    /// One of several ranks was lost: 3.
+    Lost,
+}
+
+impl Exit {
+    /// Returns the number that the process ends with.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Lost => 3,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        match exit {
-            Exit::Failed => ExitCode::from(1),
-            Exit::Usage => ExitCode::from(2),
-        }
+        ExitCode::from(exit.code())
     }
 }
 
@@ -134,12 +144,35 @@ pub fn stderr_takes_colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
+/// A failure that another rank has told.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this failure has been told")]
+pub struct Told(pub Exit);
+
+impl Explain for Told {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    fn exit(&self) -> Exit {
+        self.0
+    }
+}
+
 /// Prints a failure to stderr and returns the exit code of the process.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    let text = render(error, stderr_takes_colour());
+    if !error.is::<Told>() {
+        report_from(None, error);
+    }
+    exit(error).into()
+}
+
+/// Prints a failure to stderr, with the rank it comes from where there are several.
+pub fn report_from(rank: Option<usize>, error: &anyhow::Error) {
+    let prefix = rank.map_or_else(String::new, |rank| format!("[rank {rank}] "));
+    let text = prefix + &render(error, stderr_takes_colour());
     // Nothing is left to tell when stderr is closed.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-    exit(error).into()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::settings::Recipe;
 use sha2::{Digest, Sha256};
 
 /// Tables and keys that change where results go or what is shown, never a bit of the result.
-const WITHOUT_EFFECT: [&str; 4] = ["output", "log", "checkpoint", "policy"];
+const WITHOUT_EFFECT: [&str; 5] = ["output", "log", "checkpoint", "parallel", "policy"];
 /// The same of `[train]`: what is kept and what is computed again give the same bits.
 const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];
 
@@ -15,7 +15,7 @@ impl Recipe {
     }
 
     /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`,
-    /// `[policy]`, stated licences, `train.activation` and `train.memory_budget`.
+    /// `parallel`, `[policy]`, stated licences, `train.activation` and `train.memory_budget`.
     pub fn canonical_toml(&self) -> String {
         canonical(self.table())
     }

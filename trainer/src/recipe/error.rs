@@ -73,6 +73,10 @@ pub enum RecipeError {
     Exclusive { keys: Vec<&'static str>, hint: &'static str },
     #[error("`train.batch_size` ({batch_size}) is not a multiple of `train.micro_batch` ({micro_batch})")]
     NotDivisible { batch_size: u64, micro_batch: u64 },
+    #[error("`parallel.data` ({ranks}) does not divide the {micro_batches} micro-batches of a step")]
+    Shares { ranks: u64, micro_batches: u64 },
+    #[error("`parallel.data` is {wanted}, but the launcher has started {launched} ranks")]
+    Launched { wanted: u64, launched: u64 },
     #[error("`schedule.warmup_steps` ({warmup_steps}) is more than the {steps} steps of the run")]
     WarmUpTooLong { warmup_steps: u64, steps: u64 },
     #[error("`{key}` is not a sha256: got `{found}`")]
@@ -121,6 +125,13 @@ impl RecipeError {
             RecipeError::NotDivisible { batch_size, micro_batch } => {
                 Some(nearest_multiples(*batch_size, *micro_batch))
             }
+            RecipeError::Shares { micro_batches, .. } => Some(format!(
+                "use {}, or change `train.batch_size` or `train.micro_batch`",
+                divisors(*micro_batches)
+            )),
+            RecipeError::Launched { .. } => {
+                Some("write `parallel.data = \"auto\"`, or start as many ranks".to_owned())
+            }
             RecipeError::WarmUpTooLong { steps, .. } => {
                 Some(format!("use at most {steps}, or train for more steps"))
             }
@@ -140,6 +151,20 @@ impl RecipeError {
             _ => None,
         }
     }
+}
+
+/// Lists the first numbers that divide `count`, and `count` itself.
+fn divisors(count: u64) -> String {
+    const MOST: usize = 8;
+    let mut found: Vec<u64> =
+        (1..count.min(1 << 16)).filter(|one| count.is_multiple_of(*one)).take(MOST).collect();
+    found.push(count);
+    let (last, first) = found.split_last().expect("the count itself");
+    if first.is_empty() {
+        return last.to_string();
+    }
+    let first: Vec<String> = first.iter().map(u64::to_string).collect();
+    format!("{} or {last}", first.join(", "))
 }
 
 fn nearest_multiples(batch_size: u64, micro_batch: u64) -> String {

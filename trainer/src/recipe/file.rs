@@ -8,6 +8,7 @@ use super::choice::{
     Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
     Unknown,
 };
+use super::rank_count::RankCount;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
@@ -52,6 +53,9 @@ pub struct RecipeFile {
     /// Licences that a run may use.
     #[serde(default)]
     pub policy: PolicyFile,
+    /// How many ranks share the work.
+    #[serde(default)]
+    pub parallel: ParallelFile,
 }
 
 /// `[model]`.
@@ -195,6 +199,15 @@ pub struct PolicyFile {
     pub allow: Option<Vec<String>>,
     pub deny: Option<Vec<String>>,
     pub unknown: Option<Unknown>,
+}
+
+/// `[parallel]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is described in docs/recipe.md")]
+pub struct ParallelFile {
+    pub data: Option<RankCount>,
+    pub timeout_seconds: Option<u64>,
 }
 
 /// Which linear layers get an adapter, by PEFT's rules.

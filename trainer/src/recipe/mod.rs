@@ -14,6 +14,7 @@ mod file;
 mod licence;
 mod location;
 mod parse;
+mod rank_count;
 mod resolve;
 mod schema;
 mod set;
@@ -32,13 +33,14 @@ pub use digest::{differing_keys, digest_of, sha256_hex};
 pub use error::{At, RecipeError};
 pub use file::{
     AdapterFile, CheckpointFile, DataFile, EvalFile, ExportFile, LogFile, ModelFile, OptimizerFile,
-    PolicyFile, RecipeFile, ScheduleFile, SourceFile, Targets, TrainFile,
+    ParallelFile, PolicyFile, RecipeFile, ScheduleFile, SourceFile, Targets, TrainFile,
 };
 pub use location::Location;
 pub use parse::{Typed, parse, read};
+pub use rank_count::RankCount;
 pub use settings::{
     Adapter, AdapterStart, Checkpoint, Data, DataSource, Eval, Export, Length, Log, LoraShape, Model,
-    Optimizer, Policy, Recipe, Schedule, Train,
+    Optimizer, Parallel, Policy, Recipe, Schedule, Train,
 };
 pub use suggest::{list, nearest};
 

@@ -2,13 +2,14 @@
 
 use super::byte_size::ByteSize;
 use super::error::RecipeError;
-use super::file::{AdapterFile, DataFile, ModelFile, RecipeFile, SourceFile, Targets};
+use super::file::{AdapterFile, DataFile, ModelFile, ParallelFile, RecipeFile, SourceFile, Targets};
 use super::licence::{license, policy};
 use super::location::Location;
 use super::parse::Typed;
+use super::rank_count::RankCount;
 use super::settings::{
     Adapter, AdapterStart, Checkpoint, Data, DataSource, Eval, Export, Length, Log, LoraShape, Model,
-    Optimizer, Recipe, Schedule, Train,
+    Optimizer, Parallel, Recipe, Schedule, Train,
 };
 use super::{Activation, Format, OnLong, Quantize, ScheduleKind, TrainOn};
 use std::path::Path;
@@ -21,6 +22,9 @@ const MIN_LENGTH_TOKENS: u64 = 8;
 const MAX_LENGTH_TOKENS: u64 = 1 << 24;
 /// No sequence count, rank or step of a run comes near; keeps products within 64 bit.
 const MAX_COUNT: u64 = 1 << 32;
+
+/// More ranks are no use in one process.
+const MAX_THREAD_RANKS: u64 = 256;
 
 type Result<T> = std::result::Result<T, RecipeError>;
 
@@ -50,11 +54,57 @@ impl Recipe {
             checkpoint: checkpoint(&file)?,
             export: Export { merged: file.export.merged.unwrap_or_default() },
             log: Log { sample: file.log.sample.unwrap_or(true) },
+            parallel: parallel(&file.parallel, &train)?,
             policy: policy(&file.policy)?,
             train,
             data,
         })
     }
+}
+
+impl Recipe {
+    /// Settles how many ranks share out the micro-batches, once it is known how many processes a launcher has started,
+    /// here and elsewhere, and how many of them on this machine.
+    ///
+    /// # Errors
+    /// [`RecipeError::Launched`] when the recipe wants another number, [`RecipeError::Shares`] when the number does not
+    /// divide the micro-batches of a step.
+    pub fn settle_ranks(&mut self, launched: Option<usize>, on_this_machine: usize) -> Result<usize> {
+        let launched = launched.map(|ranks| ranks as u64);
+        let ranks = match (self.parallel.data, launched) {
+            (RankCount::Exactly(wanted), Some(launched)) if wanted != launched => {
+                return Err(RecipeError::Launched { wanted, launched });
+            }
+            (RankCount::Exactly(ranks), _) => ranks,
+            (RankCount::Auto, launched) => launched.unwrap_or(1),
+        };
+        shares(ranks, self.train.accumulation())?;
+        if launched.is_none() && ranks > MAX_THREAD_RANKS {
+            return Err(range("parallel.data", "at most 256 where ranks are threads of one process", ranks));
+        }
+        self.parallel.data = RankCount::Exactly(ranks);
+        self.parallel.on_this_machine =
+            if launched.is_none() { ranks } else { on_this_machine.max(1) as u64 };
+        Ok(ranks as usize)
+    }
+}
+
+/// Checks that every rank gets the same number of micro-batches.
+fn shares(ranks: u64, micro_batches: u64) -> Result<()> {
+    if micro_batches.is_multiple_of(ranks) {
+        Ok(())
+    } else {
+        Err(RecipeError::Shares { ranks, micro_batches })
+    }
+}
+
+fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
+    let data = file.data.unwrap_or_default();
+    if let RankCount::Exactly(ranks) = data {
+        shares(count("parallel.data", ranks)?, train.accumulation())?;
+    }
+    let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
+    Ok(Parallel { data, timeout_seconds, on_this_machine: 1 })
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {

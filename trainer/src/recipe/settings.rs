@@ -6,6 +6,7 @@ use super::choice::{
 };
 use super::file::Targets;
 use super::location::Location;
+use super::rank_count::RankCount;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ pub struct Recipe {
     /// Licences that the run may use; absent when the recipe has no policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// How many ranks share the work.
+    pub parallel: Parallel,
 }
 
 /// The frozen base.
@@ -281,4 +284,16 @@ pub struct Policy {
     pub deny: Vec<String>,
     /// What an unknown licence means.
     pub unknown: Unknown,
+}
+
+/// How many ranks share the work. Never changes a bit of the result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Parallel {
+    /// Ranks that share out the micro-batches of a step, whose number they divide.
+    pub data: RankCount,
+    /// Seconds that a rank may take longer than expected.
+    pub timeout_seconds: u64,
+    /// Ranks that share this machine's memory; no part of a recipe.
+    #[serde(skip)]
+    pub on_this_machine: u64,
 }

@@ -213,11 +213,16 @@ impl Lock {
     /// Returns the sha256 of what decides the bits: recipe digest, inputs, samples and device, without
     /// results, and without what only says where things are or which build of this version ran.
     pub fn input_digest(&self) -> String {
+        sha256_hex(self.inputs().as_bytes())
+    }
+
+    /// Writes what [`Lock::input_digest`] hashes.
+    pub fn inputs(&self) -> String {
         let tool = Tool { commit: None, ..self.tool.clone() };
         let recipe = toml::Table::new();
         let mut inputs = Lock { recipe_file: None, recipe, tool, results: None, ..self.clone() };
         inputs.forget_licences();
-        sha256_hex(inputs.unsealed().as_bytes())
+        inputs.unsealed()
     }
 
     /// Drops the licences: they depend on what could be asked, and decide no bit.

@@ -13,9 +13,11 @@ use crate::evaluate::Evaluation;
 use crate::evidence::lock::{self, EarlyStep, Lock, Results};
 use crate::evidence::outputs::LOCK;
 use crate::log::Verbosity;
+use crate::parallel::Ranks;
 use crate::progress::{Observer, Progress, StepRecord};
-use crate::recipe::Compute;
+use crate::recipe::{Compute, RankCount};
 use crate::run::{self, optimizer, settings};
+use crate::stop::Stop;
 use crate::train::{Run, Settings, train};
 
 /// How far another device class may be off, relative to the value in the lock.
@@ -76,6 +78,8 @@ fn train_again(prepared: &Prepared, steps: u64) -> anyhow::Result<Vec<EarlyStep>
     let adapter = Adapter::new(prepared.weights.clone(), &device);
     let mut recorder = Recorder::default();
     train(Run {
+        ranks: &Ranks::alone(),
+        stop: &Stop::default(),
         model: &model,
         optimizer: optimizer(prepared, &adapter),
         adapter,
@@ -97,7 +101,9 @@ pub(super) fn whole(lock: &Lock, mut prepared: Prepared, folder: &Path, report: 
         return report.failed(NAME, "the lock has no results to compare with");
     };
     folder.clone_into(&mut prepared.recipe.output);
-    let found = run::run(&prepared, false, Verbosity::Quiet)
+    // The bits are those of any number of ranks.
+    prepared.recipe.parallel.data = RankCount::Exactly(1);
+    let found = run::run(&prepared, false, Verbosity::Quiet, &Stop::default())
         .and_then(|finished| Ok(Lock::read(&finished.adapter.join(LOCK))?));
     let found = match found.map(|lock| lock.results) {
         Ok(Some(found)) => found,

@@ -22,8 +22,9 @@ fn unknown_keys_name_file_line_and_the_near_key() {
     assert!(hint.starts_with("keys here: `version`, `output`, `model`"), "{hint}");
     let (_, hint) = refused("micro_batch = 4\n", &[]);
     assert_eq!(hint, "did you mean `train.micro_batch`?");
-    let (message, _) = refused("[parallel]\ndata = 2\n", &[]);
-    assert_eq!(message, "unknown key `parallel` in `r/recipe.toml` at line 1");
+    let (message, hint) = refused("[parallel]\ndat = 2\n", &[]);
+    assert_eq!(message, "unknown key `parallel.dat` in `r/recipe.toml` at line 2");
+    assert_eq!(hint, "did you mean `parallel.data`?");
 }
 
 #[test]
@@ -75,6 +76,14 @@ fn wrong_types_name_both_sides() {
         (
             "[train]\nmemory_budget = true\n",
             "`train.memory_budget` in `r/recipe.toml` at line 2 must be a number of bytes or a size like `4 GiB`, got boolean `true`",
+        ),
+        (
+            "[parallel]\ndata = \"all\"\n",
+            "`parallel.data` in `r/recipe.toml` at line 2 must be a number of ranks or `auto`, got string \"all\"",
+        ),
+        (
+            "[parallel]\ndata = -1\n",
+            "`parallel.data` in `r/recipe.toml` at line 2 must be a number of ranks or `auto`, got integer `-1`",
         ),
     ];
     for (text, expected) in cases {
@@ -285,6 +294,40 @@ fn refuses_values_out_of_range() {
     for (text, expected) in cases {
         assert_eq!(refused(&text, &[]).0, expected);
     }
+}
+
+#[test]
+fn ranks_that_do_not_divide_a_step_name_those_that_do() {
+    let refusal = |overrides: &[&str]| refused(MINIMAL, overrides);
+    let message = |ranks, micro_batches| {
+        format!("`parallel.data` ({ranks}) does not divide the {micro_batches} micro-batches of a step")
+    };
+    let hint = |counts| format!("use {counts}, or change `train.batch_size` or `train.micro_batch`");
+    assert_eq!(refusal(&["parallel.data=3"]), (message(3, 8), hint("1, 2, 4 or 8")));
+    assert_eq!(refusal(&["parallel.data=2", "train.micro_batch=8"]), (message(2, 1), hint("1")));
+    assert_eq!(refusal(&["parallel.data=16"]).0, message(16, 8));
+    assert_eq!(refusal(&["parallel.data=0"]).0, "`parallel.data` must be at least 1, got `0`");
+
+    let settle = |overrides: &[&str], launched| {
+        let mut recipe = resolve_with(MINIMAL, overrides).expect("valid");
+        let ranks = recipe.settle_ranks(launched, 1)?;
+        assert_eq!(recipe.parallel.data, RankCount::Exactly(ranks as u64));
+        Ok::<_, RecipeError>(ranks)
+    };
+    let text = |result: Result<usize, RecipeError>| result.expect_err("must be refused").to_string();
+    assert_eq!(settle(&[], None).expect("valid"), 1);
+    assert_eq!(settle(&[], Some(4)).expect("valid"), 4);
+    assert_eq!(settle(&["parallel.data=4"], Some(4)).expect("valid"), 4);
+    assert_eq!(settle(&["parallel.data=2"], None).expect("valid"), 2);
+    assert_eq!(text(settle(&[], Some(3))), message(3, 8));
+    assert_eq!(
+        text(settle(&["parallel.data=2"], Some(4))),
+        "`parallel.data` is 2, but the launcher has started 4 ranks"
+    );
+    assert_eq!(
+        text(settle(&["train.batch_size=512", "parallel.data=512"], None)),
+        "`parallel.data` must be at most 256 where ranks are threads of one process, got `512`"
+    );
 }
 
 #[test]

@@ -100,6 +100,9 @@ sample = false
 allow = ["mit", "Apache-2.0", "llama3.1"]
 deny = ["LicenseRef-secret"]
 unknown = "warn"
+[parallel]
+data = 2
+timeout_seconds = 60
 "#;
 
 fn resolve_with(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
@@ -182,6 +185,10 @@ merged = "none"
 
 [log]
 sample = true
+
+[parallel]
+data = "auto"
+timeout_seconds = 30
 "#;
     assert_eq!(recipe.to_toml(), expected);
     assert_eq!(recipe.data.train[0].source.resolved(), "r/train.jsonl");
@@ -290,6 +297,9 @@ fn digest_ignores_where_and_what_is_shown_only() {
         "checkpoint.keep=9",
         "train.activation=recompute",
         "train.activation=auto",
+        "parallel.data=1",
+        "parallel.data=auto",
+        "parallel.timeout_seconds=5",
     ];
     for text in same {
         assert_eq!(resolve_with(FULL, &[text]).expect("valid").digest(), base, "{text}");

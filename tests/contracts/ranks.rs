@@ -1,0 +1,100 @@
+//! Any number of data ranks that divides the micro-batches of a step gives the same bits, and a run may go on with
+//! another number than it started with.
+
+use seedcorn_tests::scratch::{Scratch, Tokens, samples};
+
+/// `(model, settings, numbers of ranks)`. Micro-batches of a step: 4, 6, 12, 8.
+const VARIANTS: [(&str, &[&str], &[u64]); 4] = [
+    ("llama", &["adapter.dropout=0.1"], &[2, 4]),
+    ("qwen3", &["train.batch_size=12", "data.packing=true", "model.quantize=nf4"], &[2, 3, 6]),
+    ("mistral-swa", &["train.micro_batch=1", "train.batch_size=12", "adapter.dropout=0.2"], &[4, 12]),
+    ("wide", &["train.micro_batch=1", "model.quantize=nf4", "model.compute=bf16"], &[2, 8]),
+];
+
+/// Samples of which some stretches are not trained at all, so that steps have micro-batches that are left out.
+fn patchy(count: usize, tokens: std::ops::Range<u64>, seed: u64) -> Vec<Tokens> {
+    let patch = |(index, (ids, labels)): (usize, Tokens)| match index % 7 {
+        // The first label is never trained on: this sample stays, and trains nothing.
+        3 | 4 => (
+            ids,
+            std::iter::once(labels.last().copied().unwrap_or(1))
+                .chain(vec![-100; labels.len() - 1])
+                .collect(),
+        ),
+        _ => (ids, labels),
+    };
+    samples(count, tokens, seed).into_iter().enumerate().map(patch).collect()
+}
+
+fn ranks(count: u64) -> String {
+    format!("parallel.data={count}")
+}
+
+fn with<'a>(first: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+    [first, more].concat()
+}
+
+#[test]
+fn give_the_bits_of_one() {
+    for (model, variant, counts) in VARIANTS {
+        let scratch = Scratch::new(model, &samples(50, 40..120, 31));
+        let more = with(variant, &["data.eval_count=7", "eval.every_steps=2"]);
+        scratch.train("one", &more).expect("a finished run");
+        let one = scratch.result("one");
+        for &count in counts {
+            let (output, ranks) = (format!("ranks-{count}"), ranks(count));
+            scratch.train(&output, &with(&more, &[&ranks])).expect("a finished run");
+            assert!(scratch.result(&output) == one, "{model} on {count} ranks");
+        }
+    }
+}
+
+/// What a step trains decides the tree, so ranks may have nothing to do.
+#[test]
+fn share_out_what_is_trained() {
+    let scratch = Scratch::new("llama", &patchy(30, 5..30, 32));
+    let more = ["train.micro_batch=1", "data.shuffle=false", "adapter.dropout=0.1", "train.steps=6"];
+    scratch.train("one", &more).expect("a finished run");
+    for count in [2, 4, 8] {
+        let (output, ranks) = (format!("ranks-{count}"), ranks(count));
+        scratch.train(&output, &with(&more, &[&ranks])).expect("a finished run");
+        assert!(scratch.result(&output) == scratch.result("one"), "{count} ranks");
+    }
+}
+
+#[test]
+fn resume_what_others_have_started() {
+    let scratch = Scratch::new("llama", &samples(40, 5..30, 33));
+    let more = [
+        "adapter.dropout=0.1",
+        "data.packing=true",
+        "data.eval_count=5",
+        "eval.every_steps=1",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep=100",
+        "train.steps=6",
+    ];
+    scratch.train("one", &more).expect("a finished run");
+    for (first, then, stop) in [(1, 2, 2), (2, 1, 3), (4, 2, 5)] {
+        let output = format!("from-{first}-to-{then}");
+        scratch.train(&output, &with(&more, &[&ranks(first)])).expect("a finished run");
+        // As a kill after the step's checkpoint leaves it.
+        fs_err::remove_dir_all(scratch.path(&output).join("adapter")).expect("removed");
+        for later in stop + 1..=6 {
+            let folder = format!("checkpoints/step-{later:06}");
+            fs_err::remove_dir_all(scratch.path(&output).join(folder)).expect("removed");
+        }
+        let finished = scratch.resume(&output, &with(&more, &[&ranks(then)])).expect("a finished run");
+        assert!(finished.first_eval.is_none(), "it started again");
+        assert!(scratch.result(&output) == scratch.result("one"), "from {first} to {then} ranks");
+    }
+}
+
+#[test]
+fn keep_the_digest_of_the_recipe() {
+    let scratch = Scratch::new("llama", &samples(16, 5..30, 34));
+    let one = scratch.prepare("one", &[]).expect("prepared").recipe;
+    let two =
+        scratch.prepare("one", &["parallel.data=2", "parallel.timeout_seconds=5"]).expect("prepared").recipe;
+    assert_eq!(one.digest(), two.digest());
+}

@@ -1,0 +1,47 @@
+//! What ranks do together. Engines say how messages travel; everything else is made of that.
+
+use std::time::Duration;
+
+use super::ParallelError;
+use crate::error::Exit;
+
+/// One call of a collective: what an error names, and how long the others may let wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// What is done, like `gradients`.
+    pub op: &'static str,
+    /// The optimizer step it belongs to; 0 before the first.
+    pub step: u64,
+    /// How long to wait for the slowest rank.
+    pub patience: Duration,
+}
+
+/// The ranks of a run, seen from one of them. All ranks make the same calls in the same order.
+pub trait Collective: std::fmt::Debug {
+    /// Returns which rank this is.
+    fn rank(&self) -> usize;
+
+    /// Returns how many ranks there are.
+    fn size(&self) -> usize;
+
+    /// Sends `outgoing[r]` to each rank `r` and returns what every rank sent here, in the order of ranks, this one
+    /// included.
+    ///
+    /// # Errors
+    /// [`ParallelError::Lost`] with the rank that ended or did not come in time.
+    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError>;
+
+    /// Sends the same to every rank and returns what each has sent, in the order of ranks.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.exchange(call, &vec![own; self.size()])
+    }
+}
+
+/// Ranks that are processes: each sees the others only through messages.
+pub trait Processes: Collective {
+    /// Ends every rank, whatever it is doing, this one included.
+    fn end_all(&self, exit: Exit) -> !;
+}

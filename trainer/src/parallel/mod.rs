@@ -1,0 +1,31 @@
+//! Several ranks train one adapter, and get the bits that one rank would.
+//!
+//! ```text
+//! launch      what a launcher's environment says of this process
+//! world       the ranks of a run, and how this process plays its own
+//! collective  what ranks do together; one file an engine: single, threads, mpi
+//! ranks       what the training loop asks for: my share, our sum, are we the same
+//! reduce      one binary tree over micro-batches, whoever computed them
+//! ```
+
+mod collective;
+mod error;
+pub mod launch;
+mod mesh;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+mod ranks;
+mod reduce;
+mod single;
+mod sum;
+mod threads;
+mod world;
+
+pub use collective::{Call, Collective, Processes};
+pub use error::ParallelError;
+pub use mesh::Mesh;
+pub use ranks::Ranks;
+pub use single::Single;
+pub use sum::{Sum, SumOverRanks};
+pub use threads::Failure;
+pub use world::World;

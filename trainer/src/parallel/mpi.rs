@@ -1,0 +1,182 @@
+//! Ranks as processes that `mpirun` has started, on one machine or many.
+//!
+//! Every message has a small one ahead that says which call it belongs to and how long it is. Ranks wait for each other
+//! there, with pauses that leave the processor to ranks that still compute. A rank that is waited for in vain ends the job
+//! from here: buffers that MPI still writes to cannot be given back.
+
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mpi::Threading;
+use mpi::environment::{self, Universe};
+use mpi::request::{self, LocalScope, Request};
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator, Destination, Source};
+use sha2::{Digest, Sha256};
+
+use super::launch::Launch;
+use super::{Call, Collective, ParallelError, Processes};
+use crate::error::{Exit, report_from};
+
+/// Bytes of one MPI message at most; its count is a 32-bit number.
+const PIECE: usize = 1 << 30;
+/// Polls without a pause, while all ranks are known to be there.
+const BUSY: Duration = Duration::from_secs(1);
+/// The longest pause between two polls.
+const LONGEST_PAUSE: Duration = Duration::from_micros(500);
+/// What goes ahead of a message: a digest of the operation's name, the step, the length.
+const HEADER: usize = 24;
+
+/// This process in the world of MPI.
+pub(super) struct Mpi {
+    world: SimpleCommunicator,
+    rank: usize,
+    size: usize,
+    /// Ends MPI when it is dropped.
+    _universe: Universe,
+}
+
+type Waiting<'a, 'b> = Vec<(usize, Request<'a, [u8], &'b LocalScope<'a>>)>;
+
+impl Mpi {
+    /// Joins the ranks that `mpirun` has started.
+    ///
+    /// # Errors
+    /// [`ParallelError::OtherMpi`] when the launcher's variables are not those of `mpirun`.
+    pub(super) fn join(launch: &Launch) -> Result<Self, ParallelError> {
+        // A panic on any thread ends the job; all else is called from one thread.
+        let (universe, _) = mpi::initialize_with_threading(Threading::Multiple).expect("MPI starts once");
+        let world = universe.world();
+        let (mpi_rank, mpi_ranks) = (world.rank() as usize, world.size() as usize);
+        let Launch { rank, ranks, by, .. } = *launch;
+        if (mpi_rank, mpi_ranks) != (rank, ranks) {
+            return Err(ParallelError::OtherMpi { rank, ranks, by, mpi_rank, mpi_ranks });
+        }
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            let error = ParallelError::Panicked { rank };
+            report_from(Some(rank), &error.into());
+            SimpleCommunicator::world().abort(Exit::Lost.code().into());
+        }));
+        Ok(Self { world, rank, size: ranks, _universe: universe })
+    }
+
+    /// Sends and receives buffers whose lengths both sides know; nothing travels for an empty one.
+    fn transfer<'a>(
+        &self,
+        call: Call,
+        deadline: Instant,
+        busy: Duration,
+        incoming: &'a mut [Vec<u8>],
+        outgoing: &[&'a [u8]],
+    ) {
+        let peer = |rank: usize| self.world.process_at_rank(rank as i32);
+        request::scope(|scope| {
+            let mut waiting: Waiting<'a, '_> = Vec::new();
+            for (rank, buffer) in incoming.iter_mut().enumerate().filter(|(rank, _)| *rank != self.rank) {
+                let receive = |piece| (rank, peer(rank).immediate_receive_into(scope, piece));
+                waiting.extend(buffer.chunks_mut(PIECE).map(receive));
+            }
+            for (rank, content) in outgoing.iter().enumerate().filter(|(rank, _)| *rank != self.rank) {
+                let send = |piece| (rank, peer(rank).immediate_send(scope, piece));
+                waiting.extend(content.chunks(PIECE).map(send));
+            }
+            self.finish(call, deadline, busy, waiting);
+        });
+    }
+
+    /// Polls until all requests are done. Ends the job when that takes too long.
+    fn finish(&self, call: Call, deadline: Instant, busy: Duration, mut waiting: Waiting) {
+        let started = Instant::now();
+        let mut pause = Duration::from_micros(10);
+        loop {
+            let still = waiting.into_iter().filter_map(|(rank, request)| Some((rank, request.test().err()?)));
+            waiting = still.collect();
+            let Some((missing, _)) = waiting.first() else { return };
+            let now = Instant::now();
+            if now >= deadline {
+                self.lost(call, *missing);
+            }
+            if now - started < busy {
+                thread::yield_now();
+            } else {
+                thread::sleep(pause);
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    fn lost(&self, call: Call, rank: usize) -> ! {
+        let Call { op, step, patience } = call;
+        let how = format!("it did not come within {:.2} s", patience.as_secs_f64());
+        report_from(Some(self.rank), &ParallelError::Lost { rank, op, step, how }.into());
+        self.end_all(Exit::Lost)
+    }
+}
+
+impl Collective for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        let now = Instant::now();
+        let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
+        let headers: Vec<[u8; HEADER]> = outgoing.iter().map(|content| header(call, content.len())).collect();
+        let headers: Vec<&[u8]> = headers.iter().map(<[u8; HEADER]>::as_slice).collect();
+        let mut expected = vec![vec![0; HEADER]; self.size];
+        self.transfer(call, deadline, Duration::ZERO, &mut expected, &headers);
+        let mut incoming = Vec::with_capacity(self.size);
+        for (rank, got) in expected.iter().enumerate() {
+            incoming.push(match got.as_slice() {
+                _ if rank == self.rank => outgoing[rank].to_vec(),
+                got => vec![0; length(call, rank, got)?],
+            });
+        }
+        self.transfer(call, deadline, BUSY, &mut incoming, outgoing);
+        Ok(incoming)
+    }
+}
+
+impl Processes for Mpi {
+    fn end_all(&self, exit: Exit) -> ! {
+        self.world.abort(exit.code().into())
+    }
+}
+
+impl fmt::Debug for Mpi {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "rank {} of {} in MPI", self.rank, self.size)
+    }
+}
+
+/// Returns the first line of what the library says of itself.
+pub fn version() -> Option<String> {
+    let text = environment::library_version().ok()?;
+    Some(text.lines().next()?.split(',').next()?.trim().to_owned())
+}
+
+fn header(call: Call, length: usize) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..8].copy_from_slice(&Sha256::digest(call.op.as_bytes())[..8]);
+    header[8..16].copy_from_slice(&call.step.to_ne_bytes());
+    header[16..].copy_from_slice(&(length as u64).to_ne_bytes());
+    header
+}
+
+/// Reads how much a rank will send; a rank that is somewhere else in the program would be misunderstood.
+fn length(call: Call, rank: usize, got: &[u8]) -> Result<usize, ParallelError> {
+    let (words, _) = got.as_chunks::<8>();
+    if got[..16] == header(call, 0)[..16] {
+        return Ok(u64::from_ne_bytes(words[2]) as usize);
+    }
+    let Call { op, step, .. } = call;
+    let got = format!("something else of step {}", u64::from_ne_bytes(words[1]));
+    Err(ParallelError::OutOfStep { rank, op, step, got, expected: format!("`{op}` of step {step}") })
+}

@@ -1,0 +1,196 @@
+//! What the training loop asks of the ranks of a run.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::{Call, Collective, Mesh, ParallelError, Single, SumOverRanks};
+
+/// A rank waits for the slowest so many times as long as it has itself computed between two calls, on top of the
+/// timeout: shares differ, and machines do.
+const SLOWER: u32 = 4;
+/// How long ranks wait where they do different things on purpose: reading weights, answering, exporting.
+const LONG: Duration = Duration::from_hours(24);
+
+/// The ranks of a run, seen from one of them.
+#[derive(Debug)]
+pub struct Ranks<'a> {
+    collective: &'a dyn Collective,
+    mesh: Mesh,
+    timeout: Duration,
+    pace: Cell<Pace>,
+}
+
+/// How this rank moves from call to call.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    last_call: Instant,
+    longest: Duration,
+    op: &'static str,
+    step: u64,
+}
+
+impl Ranks<'static> {
+    /// The one rank of a run that is not shared out.
+    pub fn alone() -> Self {
+        Ranks::new(&Single, Duration::ZERO)
+    }
+}
+
+impl<'a> Ranks<'a> {
+    /// Takes an engine; `timeout` is how much longer than expected a rank may take.
+    pub fn new(collective: &'a dyn Collective, timeout: Duration) -> Self {
+        let pace = Pace { last_call: Instant::now(), longest: Duration::ZERO, op: "start", step: 0 };
+        Self { collective, mesh: Mesh { data: collective.size() }, timeout, pace: Cell::new(pace) }
+    }
+
+    /// Returns which rank this is.
+    pub fn rank(&self) -> usize {
+        self.collective.rank()
+    }
+
+    /// Returns the number of ranks.
+    pub fn size(&self) -> usize {
+        self.mesh.ranks()
+    }
+
+    /// Whether this rank writes files and talks.
+    pub fn leads(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// Returns which of `items` this rank computes.
+    pub fn share(&self, items: usize) -> Range<usize> {
+        self.mesh.share(self.rank(), items)
+    }
+
+    /// Starts the sum of a step over `items` micro-batches, of which this rank computes its share.
+    pub fn sum(&self, step: u64, items: usize) -> SumOverRanks<'_> {
+        SumOverRanks::new(self, step, items)
+    }
+
+    /// Puts together what every rank has computed of `items` numbers, in their order.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub fn gather_numbers(
+        &self,
+        op: &'static str,
+        step: u64,
+        items: usize,
+        own: &[f64],
+    ) -> Result<Vec<f64>, ParallelError> {
+        if self.size() == 1 {
+            return Ok(own.to_vec());
+        }
+        let all = self.gather(op, step, bytemuck::cast_slice(own))?;
+        for (rank, message) in all.iter().enumerate() {
+            let expected = self.mesh.share(rank, items).len() * size_of::<f64>();
+            expect_bytes(rank, op, step, message.len(), expected)?;
+        }
+        Ok(all.iter().flat_map(|message| numbers(message)).collect())
+    }
+
+    /// Compares what all ranks must hold alike after a step; `digest` is not asked for on a single rank.
+    ///
+    /// # Errors
+    /// [`ParallelError::Diverged`] with the first rank that differs from rank 0, on every rank.
+    pub fn compare(&self, step: u64, digest: impl FnOnce() -> [u8; 32]) -> Result<(), ParallelError> {
+        if self.size() == 1 {
+            return Ok(());
+        }
+        let all = self.gather("compare", step, &digest())?;
+        match all.iter().position(|one| *one != all[0]) {
+            None => Ok(()),
+            Some(rank) => Err(ParallelError::Diverged { rank, step }),
+        }
+    }
+
+    /// Waits until every rank is here, however long that takes; a rank that dies still ends the wait.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub fn meet(&self, op: &'static str, step: u64) -> Result<(), ParallelError> {
+        self.calling(op, step, Some(LONG), |call| self.collective.all_gather(call, &[])).map(|_| ())
+    }
+
+    /// Returns what rank 0 hands out, however long it takes to have it; `content` counts on rank 0 only.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub fn from_leader(&self, op: &'static str, content: &[u8]) -> Result<Vec<u8>, ParallelError> {
+        let content = if self.leads() { content } else { &[] };
+        let outgoing = vec![content; self.size()];
+        let all = self.calling(op, 0, Some(LONG), |call| self.collective.exchange(call, &outgoing))?;
+        Ok(all.into_iter().next().expect("rank 0 is there"))
+    }
+
+    /// Returns the last call and its step.
+    pub(super) fn last_call(&self) -> (&'static str, u64) {
+        let Pace { op, step, .. } = self.pace.get();
+        (op, step)
+    }
+
+    /// Puts together what every rank has, however long it takes to have it.
+    pub(super) fn gather_slowly(&self, op: &'static str, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.calling(op, 0, Some(LONG), |call| self.collective.all_gather(call, own))
+    }
+
+    pub(super) fn mesh(&self) -> Mesh {
+        self.mesh
+    }
+
+    pub(super) fn gather(
+        &self,
+        op: &'static str,
+        step: u64,
+        own: &[u8],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.calling(op, step, None, |call| self.collective.all_gather(call, own))
+    }
+
+    pub(super) fn exchange(
+        &self,
+        op: &'static str,
+        step: u64,
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.calling(op, step, None, |call| self.collective.exchange(call, outgoing))
+    }
+
+    fn calling<T>(
+        &self,
+        op: &'static str,
+        step: u64,
+        patience: Option<Duration>,
+        make: impl FnOnce(Call) -> Result<T, ParallelError>,
+    ) -> Result<T, ParallelError> {
+        let Pace { last_call, longest, .. } = self.pace.get();
+        let longest = longest.max(last_call.elapsed());
+        let patience = patience.unwrap_or(self.timeout + SLOWER * longest);
+        let result = make(Call { op, step, patience });
+        self.pace.set(Pace { last_call: Instant::now(), longest, op, step });
+        result
+    }
+}
+
+/// Reads numbers as [`bytemuck::cast_slice`] lays them out, wherever they stand in memory.
+pub(super) fn numbers(bytes: &[u8]) -> impl Iterator<Item = f64> + '_ {
+    let (numbers, _) = bytes.as_chunks::<8>();
+    numbers.iter().map(|number| f64::from_ne_bytes(*number))
+}
+
+/// Checks the size of what a rank sent: another program or recipe there must not be taken for numbers.
+pub(super) fn expect_bytes(
+    rank: usize,
+    op: &'static str,
+    step: u64,
+    got: usize,
+    expected: usize,
+) -> Result<(), ParallelError> {
+    if got == expected {
+        return Ok(());
+    }
+    let (got, expected) = (format!("{got} bytes"), format!("{expected} bytes"));
+    Err(ParallelError::OutOfStep { rank, op, step, got, expected })
+}

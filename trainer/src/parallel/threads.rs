@@ -1,0 +1,318 @@
+//! Ranks as threads of one process: for trying out a mesh, and for machines with more cores than a model's
+//! kernels keep busy. The frozen model is shared, so memory grows by what is trained only.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Call, Collective, ParallelError};
+
+/// How long the other ranks have to notice that one has failed.
+const GRACE: Duration = Duration::from_secs(10);
+/// As the first thread of a process has; other threads start with less.
+const STACK_BYTES: usize = 8 << 20;
+
+/// What the ranks share.
+#[derive(Debug)]
+struct Hub {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What was sent from each rank (outer) to each rank (inner) and has not been taken.
+    boxes: Vec<Vec<VecDeque<Message>>>,
+    /// The last call of each rank.
+    calls: Vec<(&'static str, u64)>,
+    /// The rank that failed first, and how.
+    failed: Option<(usize, String)>,
+}
+
+#[derive(Debug)]
+struct Message {
+    op: &'static str,
+    step: u64,
+    content: Vec<u8>,
+}
+
+/// One rank's side.
+#[derive(Debug)]
+struct Thread<'a> {
+    rank: usize,
+    size: usize,
+    hub: &'a Hub,
+}
+
+impl Hub {
+    fn new(size: usize) -> Self {
+        let boxes = (0..size).map(|_| (0..size).map(|_| VecDeque::new()).collect()).collect();
+        let state = State { boxes, calls: vec![("start", 0); size], failed: None };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// A rank that panicked has left the state whole: every change is a single push, pop or assignment.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, rank: usize, how: String) {
+        self.lock().failed.get_or_insert((rank, how));
+        self.changed.notify_all();
+    }
+}
+
+impl Collective for Thread<'_> {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        let Call { op, step, patience } = call;
+        let messages: Vec<Message> =
+            outgoing.iter().map(|content| Message { op, step, content: content.to_vec() }).collect();
+        let mut state = self.hub.lock();
+        state.calls[self.rank] = (op, step);
+        for (to, message) in messages.into_iter().enumerate() {
+            state.boxes[self.rank][to].push_back(message);
+        }
+        self.hub.changed.notify_all();
+
+        let deadline = Instant::now().checked_add(patience);
+        let mut incoming = Vec::with_capacity(self.size);
+        while incoming.len() < self.size {
+            let from = incoming.len();
+            if let Some(message) = state.boxes[from][self.rank].pop_front() {
+                if (message.op, message.step) != (op, step) {
+                    let shown = |op: &str, step: u64| format!("`{op}` of step {step}");
+                    let (got, expected) = (shown(message.op, message.step), shown(op, step));
+                    return Err(ParallelError::OutOfStep { rank: from, op, step, got, expected });
+                }
+                incoming.push(message.content);
+                continue;
+            }
+            // A rank that has sent is not the one to complain of, even if it failed later.
+            if let Some((rank, how)) = &state.failed {
+                return Err(ParallelError::Lost { rank: *rank, op, step, how: how.clone() });
+            }
+            let left = deadline.map_or(patience, |at| at.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                let how = format!("it did not come within {:.2} s", patience.as_secs_f64());
+                return Err(ParallelError::Lost { rank: from, op, step, how });
+            }
+            state = self.hub.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(incoming)
+    }
+}
+
+/// How a rank ended before its time.
+#[derive(Debug)]
+pub enum Failure<E> {
+    /// With an error.
+    Error(E),
+    /// With a panic, which says this.
+    Panic(String),
+}
+
+impl<E: fmt::Display> fmt::Display for Failure<E> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => write!(out, "it ended with `{error}`"),
+            Self::Panic(text) => write!(out, "it panicked: {text}"),
+        }
+    }
+}
+
+/// The first failure of a run: which rank, and its last call.
+#[derive(Debug)]
+pub(super) struct First<E> {
+    pub(super) rank: usize,
+    pub(super) op: &'static str,
+    pub(super) step: u64,
+    pub(super) failure: Failure<E>,
+}
+
+/// Runs `body` as `size` ranks, each with its part of the current pool's threads, and returns what rank 0 gives.
+///
+/// When a rank fails the others end at their next call. If one does not, `abandon` is called with the failure, and
+/// must end the process: a thread cannot be ended from outside. Of an error that all ranks have in common, rank 0's is
+/// returned.
+pub(super) fn run<T: Send, E: Send + fmt::Display>(
+    size: usize,
+    body: impl Fn(&dyn Collective) -> Result<T, E> + Sync,
+    is_common: impl Fn(&E) -> bool,
+    abandon: impl FnOnce(First<E>) -> Infallible,
+) -> Result<T, First<E>> {
+    let hub = Hub::new(size);
+    let threads = rayon::current_num_threads();
+    std::thread::scope(|scope| {
+        let (sender, receiver) = channel();
+        for rank in 0..size {
+            let (sender, hub, body) = (sender.clone(), &hub, &body);
+            let share = ((rank + 1) * threads / size - rank * threads / size).max(1);
+            scope.spawn(move || {
+                let made = catch_unwind(AssertUnwindSafe(|| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(share).stack_size(STACK_BYTES);
+                    let pool = pool.thread_name(move |thread| format!("rank-{rank}-{thread}"));
+                    let pool = pool.build().expect("the system gives threads");
+                    pool.install(|| body(&Thread { rank, size, hub }))
+                }));
+                let outcome = match made {
+                    Ok(result) => result.map_err(Failure::Error),
+                    Err(panic) => Err(Failure::Panic(said(panic.as_ref()))),
+                };
+                if let Err(failure) = &outcome {
+                    hub.fail(rank, failure.to_string());
+                }
+                // The receiver lives until all ranks are back.
+                let _ = sender.send((rank, outcome));
+            });
+        }
+        let mut outcomes: Vec<Option<Result<T, Failure<E>>>> = (0..size).map(|_| None).collect();
+        let mut deadline: Option<Instant> = None;
+        while outcomes.iter().any(Option::is_none) {
+            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            match receiver.recv_timeout(left) {
+                Ok((rank, outcome)) => {
+                    if outcome.is_err() {
+                        deadline.get_or_insert(Instant::now() + GRACE);
+                    }
+                    outcomes[rank] = Some(outcome);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let first = first(&hub, &mut outcomes).expect("a failure set the deadline");
+                    match abandon(first) {}
+                }
+                Err(RecvTimeoutError::Disconnected) => unreachable!("this thread holds a sender"),
+            }
+        }
+        let Some(first) = first(&hub, &mut outcomes) else {
+            let leader = outcomes.swap_remove(0).and_then(Result::ok);
+            return Ok(leader.expect("no rank failed"));
+        };
+        match (&first.failure, outcomes.swap_remove(0)) {
+            (Failure::Error(error), Some(Err(failure))) if is_common(error) => {
+                Err(First { rank: 0, failure, ..first })
+            }
+            _ => Err(first),
+        }
+    })
+}
+
+/// Takes the failure of the rank that failed first.
+fn first<T, E>(hub: &Hub, outcomes: &mut [Option<Result<T, Failure<E>>>]) -> Option<First<E>> {
+    let state = hub.lock();
+    let rank = state.failed.as_ref()?.0;
+    let (op, step) = state.calls[rank];
+    // A rank sends its outcome after it is known to have failed.
+    let failure = outcomes[rank].take()?.err()?;
+    Some(First { rank, op, step, failure })
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a message").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::sleep;
+
+    use super::*;
+
+    const CALL: Call = Call { op: "test", step: 7, patience: Duration::from_mins(1) };
+
+    fn run_all<T: Send>(
+        size: usize,
+        body: impl Fn(&dyn Collective) -> Result<T, ParallelError> + Sync,
+    ) -> Result<T, First<ParallelError>> {
+        run(size, body, |_| false, |first| panic!("rank {} does not come back", first.rank))
+    }
+
+    #[test]
+    fn messages_reach_their_rank() {
+        let seen = run_all(4, |ranks| {
+            let mut seen = Vec::new();
+            for round in 0..50u8 {
+                let outgoing: Vec<Vec<u8>> = (0..4).map(|to| vec![round, ranks.rank() as u8, to]).collect();
+                let outgoing: Vec<&[u8]> = outgoing.iter().map(Vec::as_slice).collect();
+                seen.push(ranks.exchange(CALL, &outgoing)?);
+            }
+            Ok(seen)
+        });
+        let of_round = |round: u8| (0..4).map(|from| vec![round, from, 0]).collect();
+        let expected: Vec<Vec<Vec<u8>>> = (0..50).map(of_round).collect();
+        assert_eq!(seen.expect("no rank failed"), expected);
+    }
+
+    #[test]
+    fn threads_are_shared_out() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().expect("threads");
+        let counts = pool
+            .install(|| run_all(3, |ranks| ranks.all_gather(CALL, &[rayon::current_num_threads() as u8])));
+        let mut counts = counts.expect("no rank failed").concat();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 2, 2]);
+    }
+
+    #[test]
+    fn a_rank_that_fails_ends_the_others() {
+        let started = Instant::now();
+        let first = run_all(3, |ranks| match ranks.rank() {
+            1 => Err(ParallelError::Diverged { rank: 1, step: 6 }),
+            _ => ranks.all_gather(CALL, &[]),
+        });
+        let first = first.expect_err("rank 1 failed");
+        assert!(matches!(first.failure, Failure::Error(ParallelError::Diverged { .. })), "{first:?}");
+        assert_eq!((first.rank, first.op, first.step), (1, "start", 0));
+        assert!(started.elapsed() < GRACE);
+    }
+
+    #[test]
+    fn a_rank_that_panics_ends_the_others() {
+        let first = run_all(2, |ranks| {
+            ranks.all_gather(CALL, &[])?;
+            assert!(ranks.rank() == 0, "rank 1 is out of luck");
+            ranks.all_gather(CALL, &[])
+        });
+        let first = first.expect_err("rank 1 failed");
+        assert_eq!((first.rank, first.op, first.step), (1, "test", 7));
+        assert_eq!(first.failure.to_string(), "it panicked: rank 1 is out of luck");
+    }
+
+    #[test]
+    fn a_rank_that_hangs_is_named() {
+        let first = run_all(3, |ranks| {
+            if ranks.rank() == 2 {
+                sleep(Duration::from_millis(400));
+                return Ok(());
+            }
+            ranks.all_gather(Call { patience: Duration::from_millis(50), ..CALL }, &[]).map(|_| ())
+        });
+        let Failure::Error(error) = first.expect_err("rank 2 did not come").failure else {
+            panic!("an error")
+        };
+        assert_eq!(error.to_string(), "rank 2 was lost at `test` of step 7: it did not come within 0.05 s");
+    }
+
+    #[test]
+    fn a_rank_that_does_something_else_is_named() {
+        let first = run_all(2, |ranks| {
+            let step = 7 + ranks.rank() as u64;
+            ranks.all_gather(Call { step, ..CALL }, &[])
+        });
+        let Failure::Error(ParallelError::OutOfStep { .. }) = first.expect_err("they differ").failure else {
+            panic!("another error")
+        };
+    }
+}
