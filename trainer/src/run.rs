@@ -100,6 +100,9 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     }
     lock.write(&folder.join("run.lock"))?;
 
+    if recipe.log.tensorboard {
+        log.tensorboard(folder, progress.step)?;
+    }
     let before = answer(prepared, &decoder, &adapter)?;
     let trained = train(Run {
         model: &decoder,

@@ -47,7 +47,10 @@ impl Recipe {
             eval: eval(&file, &data)?,
             checkpoint: checkpoint(&file)?,
             export: Export { merged: file.export.merged.unwrap_or_default() },
-            log: Log { sample: file.log.sample.unwrap_or(true) },
+            log: Log {
+                sample: file.log.sample.unwrap_or(true),
+                tensorboard: file.log.tensorboard.unwrap_or(true),
+            },
             train,
             data,
         })

@@ -37,7 +37,7 @@ pub struct Recipe {
     pub checkpoint: Checkpoint,
     /// Written results.
     pub export: Export,
-    /// What is printed.
+    /// What is shown and logged.
     pub log: Log,
 }
 
@@ -247,9 +247,11 @@ pub struct Export {
     pub merged: Merged,
 }
 
-/// What is printed.
+/// What is shown and logged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Log {
     /// Whether one held-out question is answered before and after training.
     pub sample: bool,
+    /// Whether event files for TensorBoard are written.
+    pub tensorboard: bool,
 }

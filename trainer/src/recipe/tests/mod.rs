@@ -92,6 +92,7 @@ merged = "bf16"
 
 [log]
 sample = false
+tensorboard = false
 "#;
 
 fn resolve_with(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
@@ -174,6 +175,7 @@ merged = "none"
 
 [log]
 sample = true
+tensorboard = true
 "#;
     assert_eq!(recipe.to_toml(), expected);
     assert_eq!(recipe.data.train[0].source.resolved(), "r/train.jsonl");
