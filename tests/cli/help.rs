@@ -40,6 +40,11 @@ fn generate() {
 }
 
 #[test]
+fn report() {
+    assert_snapshot!(Stage::new().seedcorn("report --help"));
+}
+
+#[test]
 fn doctor() {
     assert_snapshot!(Stage::new().seedcorn("doctor --help"));
 }

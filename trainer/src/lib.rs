@@ -18,6 +18,7 @@ pub mod optimizer;
 pub mod plan;
 pub mod progress;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod sample;
 pub mod schedule;

@@ -22,6 +22,7 @@ use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
 use crate::progress::Progress;
 use crate::recipe::{self, sha256_hex};
+use crate::report::{self, FactsFile};
 use crate::sample::{Shown, show};
 use crate::snapshot::{self, Checkpoints};
 use crate::train::{Run, Settings, Trained, train};
@@ -36,6 +37,8 @@ const PROBE_TOKENS: usize = 64;
 pub struct Finished {
     /// The PEFT folder.
     pub adapter: PathBuf,
+    /// The page that shows the run.
+    pub report: PathBuf,
     /// The merged model, where the recipe wants one.
     pub merged: Option<Merged>,
     /// Held-out loss before step 1, unless the run was resumed.
@@ -100,10 +103,13 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     }
     lock.write(&folder.join("run.lock"))?;
 
+    let first_step = progress.step;
     if recipe.log.tensorboard {
-        log.tensorboard(folder, progress.step)?;
+        log.tensorboard(folder, first_step)?;
     }
+    let mut facts = FactsFile::open(folder, prepared, first_step)?;
     let before = answer(prepared, &decoder, &adapter)?;
+    facts.answer(first_step, before.as_ref())?;
     let trained = train(Run {
         model: &decoder,
         adapter,
@@ -119,15 +125,27 @@ pub fn run(prepared: &Prepared, resume: bool, verbosity: Verbosity) -> anyhow::R
     log.shown().finish();
     let Trained { adapter, first_eval, last_eval, progress } = trained?;
     let after = answer(prepared, &decoder, &adapter)?;
+    facts.answer(progress.step, after.as_ref())?;
 
     let path = folder.join("adapter");
     export(prepared, &decoder, &adapter, &path)?;
     lock.results = Some(results(&path, folder, &progress, first_eval.as_ref(), last_eval.as_ref())?);
     lock.write(&folder.join("run.lock"))?;
+    let report = report::write(folder)?;
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
-    Ok(Finished { adapter: path, merged, first_eval, last_eval, shown, steps, decoder, trained: adapter })
+    Ok(Finished {
+        adapter: path,
+        report,
+        merged,
+        first_eval,
+        last_eval,
+        shown,
+        steps,
+        decoder,
+        trained: adapter,
+    })
 }
 
 fn optimizer(prepared: &Prepared, adapter: &Adapter) -> Optimizer {

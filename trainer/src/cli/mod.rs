@@ -8,6 +8,7 @@ mod generate;
 mod inspect;
 mod merge;
 mod model;
+mod report;
 mod train;
 
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ use seedcorn_data::source::Resolver;
 use seedcorn_kernels::{heap, isa};
 
 use self::args::{Cli, Global, Verb};
-use crate::error::{Explained, report};
+use crate::error::{self, Explained};
 use crate::log::Verbosity;
 
 /// Runs the command line of this process.
@@ -25,7 +26,7 @@ pub fn run() -> ExitCode {
     let Cli { verb, global } = Cli::parse();
     match prepare_process(&global).and_then(|()| dispatch(verb, &global)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => report(&error),
+        Err(error) => error::report(&error),
     }
 }
 
@@ -37,6 +38,7 @@ fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<()> {
         Verb::Merge(args) => merge::run(&args, global),
         Verb::Eval(args) => eval::run(&args, global),
         Verb::Generate(args) => generate::run(&args, global),
+        Verb::Report(args) => report::run(&args, global),
         Verb::Doctor => Ok(doctor::run(global)?),
     }
 }
