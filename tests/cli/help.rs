@@ -50,6 +50,11 @@ fn sign() {
 }
 
 #[test]
+fn report() {
+    assert_snapshot!(Stage::new().seedcorn("report --help"));
+}
+
+#[test]
 fn doctor() {
     assert_snapshot!(Stage::new().seedcorn("doctor --help"));
 }

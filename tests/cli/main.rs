@@ -11,6 +11,7 @@ mod bad_recipe;
 mod help;
 mod licences;
 mod ranks;
+mod report;
 mod runs;
 mod sign;
 mod stage;

@@ -46,6 +46,7 @@ fn trains_evaluates_and_exports() {
     held-out loss: [X] before, [X] after 12 steps
 
     adapter: run/adapter (read back, same logits)
+    report: run/report.html
     next: seedcorn merge run/adapter --base 'model' --out run/merged
     ----- stderr
     model: model (llama, [X] M parameters, 2 layers)
@@ -173,6 +174,7 @@ fn resume_after_the_end_exports_again() {
     ----- stdout
 
     adapter: run/adapter (read back, same logits)
+    report: run/report.html
     next: seedcorn merge run/adapter --base 'model' --out run/merged
     ----- stderr
     model: model (llama, [X] M parameters, 2 layers)
@@ -199,6 +201,7 @@ fn broken_checkpoint_is_passed_over() {
     ----- stdout
 
     adapter: run/adapter (read back, same logits)
+    report: run/report.html
     next: seedcorn merge run/adapter --base 'model' --out run/merged
     ----- stderr
     model: model (llama, [X] M parameters, 2 layers)

@@ -18,7 +18,7 @@ use crate::wide;
 pub type Tokens = (Vec<u32>, Vec<i32>);
 
 /// What differs between two runs of the same numbers.
-const MEASURED: [&str; 3] = ["tokens_per_second", "cpu_seconds", "peak_memory_bytes"];
+const MEASURED: [&str; 4] = ["tokens_per_second", "seconds", "cpu_seconds", "peak_memory_bytes"];
 /// The name of the model that is made rather than kept.
 const WIDE: &str = "wide";
 /// Ids of the tiny models.

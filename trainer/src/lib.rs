@@ -20,6 +20,7 @@ pub mod plan;
 pub mod progress;
 pub mod provenance;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod sample;
 pub mod schedule;

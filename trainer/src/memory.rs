@@ -116,7 +116,7 @@ fn default_budget(spec: &ModelSpec, precision: Precision) -> Result<u64, Explain
 }
 
 /// Estimates the bytes of the frozen weights, which are not in memory yet.
-fn weight_bytes(spec: &ModelSpec, precision: Precision) -> u64 {
+pub(crate) fn weight_bytes(spec: &ModelSpec, precision: Precision) -> u64 {
     let dense = match precision.compute {
         Compute::F32 => 32,
         Compute::Bf16 => 16,

@@ -14,7 +14,7 @@ use crate::build::{Prepared, precision};
 use crate::checkpoint::{Output, Store};
 use crate::error::Explained;
 use crate::evaluate::Evaluation;
-use crate::evidence::{EarlyStep, Results, describe, outputs};
+use crate::evidence::{EarlyStep, Lock, Results, describe, outputs};
 use crate::export::ExportDtype;
 use crate::export::folder::DEFAULT_SHARD_BYTES;
 use crate::log::{RunLog, Verbosity, read_metrics};
@@ -25,6 +25,7 @@ use crate::parallel::World;
 use crate::progress::{Observer, Progress, Silent};
 use crate::provenance::{beside_adapter, beside_merged};
 use crate::recipe;
+use crate::report::{self, FactsFile};
 use crate::sample::{Shown, show};
 use crate::snapshot::{self, Checkpoints};
 use crate::stop::Stop;
@@ -38,6 +39,8 @@ const PROBE_TOKENS: usize = 64;
 pub struct Finished {
     /// The PEFT folder.
     pub adapter: PathBuf,
+    /// The page that shows the run.
+    pub report: PathBuf,
     /// The merged model, where the recipe wants one.
     pub merged: Option<Merged>,
     /// Held-out loss before step 1, unless the run was resumed.
@@ -122,7 +125,8 @@ pub fn run_in(
     let open = |folder| RunLog::open(folder, &progress, prepared.steps, verbosity);
     let mut log = folder.map(open).transpose()?;
     let mut before = None;
-    if let (Some(folder), Some(log)) = (folder, &log) {
+    let mut facts = None;
+    if let (Some(folder), Some(log)) = (folder, &mut log) {
         for warning in &warnings {
             log.shown().warn(warning);
         }
@@ -131,7 +135,12 @@ pub fn run_in(
             log.shown().note(&format!("continuing after step {} of {}", progress.step, prepared.steps));
         }
         lock.write(&folder.join(outputs::LOCK))?;
+        if recipe.log.tensorboard {
+            log.tensorboard(folder, progress.step)?;
+        }
+        let file = facts.insert(FactsFile::open(folder, prepared, progress.step)?);
         before = answer(prepared, &decoder, &adapter)?;
+        file.answer(progress.step, before.as_ref())?;
     }
     world.meet("start")?;
     let outlets = Mutex::new(log.as_mut().map(|log| (checkpoints, log)));
@@ -158,8 +167,9 @@ pub fn run_in(
         log.shown().finish();
     }
     let Trained { adapter, first_eval, last_eval, progress } = trained?;
-    let Some(folder) = folder else { return Ok(None) };
+    let (Some(folder), Some(mut facts)) = (folder, facts) else { return Ok(None) };
     let after = answer(prepared, &decoder, &adapter)?;
+    facts.answer(progress.step, after.as_ref())?;
 
     let path = folder.join("adapter");
     export(prepared, &decoder, &adapter, &path)?;
@@ -169,9 +179,11 @@ pub fn run_in(
     if let Some(merged) = &merged {
         beside_merged(&merged.path, &path, &lock, &prepared.base.config)?;
     }
-    if let Some(results) = &mut lock.results {
-        results.files = outputs::hashed(folder, outputs::names(folder)?)?;
-    }
+    // The page shows the hashes of all files but its own.
+    list_files(&mut lock, folder)?;
+    lock.write(&folder.join(outputs::LOCK))?;
+    let report = report::write(folder)?;
+    list_files(&mut lock, folder)?;
     for place in outputs::EXPORTS.map(|export| folder.join(export)).iter().filter(|place| place.exists()) {
         lock.write(&place.join(outputs::LOCK))?;
     }
@@ -179,7 +191,14 @@ pub fn run_in(
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
     let trained = adapter;
-    Ok(Some(Finished { adapter: path, merged, first_eval, last_eval, shown, steps, decoder, trained }))
+    Ok(Some(Finished { adapter: path, report, merged, first_eval, last_eval, shown, steps, decoder, trained }))
+}
+
+/// Hashes whatever lies in the run's folder into its lock.
+fn list_files(lock: &mut Lock, folder: &Path) -> std::io::Result<()> {
+    let Some(results) = &mut lock.results else { return Ok(()) };
+    results.files = outputs::hashed(folder, outputs::names(folder)?)?;
+    Ok(())
 }
 
 /// The update rule of a recipe, with fresh moments.

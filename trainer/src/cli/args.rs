@@ -79,6 +79,8 @@ pub enum Verb {
     Verify(Verify),
     /// Sign the files of a folder with a private key
     Sign(Sign),
+    /// Write the report of a run, finished or not
+    Report(Report),
     /// Show what this machine offers
     Doctor,
 }
@@ -130,6 +132,19 @@ pub struct Inspect {
     /// Show this many sequences
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub samples: usize,
+}
+
+/// Flags of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+`train` writes the report when it ends; this makes it again, or that of an interrupted run.
+
+Examples:
+  seedcorn report runs/quickstart")]
+pub struct Report {
+    /// Folder of the run
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
 }
 
 /// Flags of `merge`.

@@ -8,6 +8,7 @@ mod generate;
 mod inspect;
 mod merge;
 mod model;
+mod report;
 mod sign;
 mod train;
 mod verify;
@@ -19,7 +20,7 @@ use seedcorn_data::source::Resolver;
 use seedcorn_kernels::{heap, isa};
 
 use self::args::{Cli, Global, Verb};
-use crate::error::{Explained, report};
+use crate::error::{self, Explained};
 use crate::log::Verbosity;
 use crate::parallel::launch;
 
@@ -28,7 +29,7 @@ pub fn run() -> ExitCode {
     let Cli { verb, global } = Cli::parse();
     match prepare_process(&verb, &global).and_then(|()| dispatch(verb, &global)) {
         Ok(code) => code,
-        Err(error) => report(&error),
+        Err(error) => error::report(&error),
     }
 }
 
@@ -42,6 +43,7 @@ fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<ExitCode> {
         Verb::Generate(args) => generate::run(&args, global),
         Verb::Verify(args) => return verify::run(&args, global),
         Verb::Sign(args) => sign::run(&args, global),
+        Verb::Report(args) => report::run(&args, global),
         Verb::Doctor => Ok(doctor::run(global)?),
     }?;
     Ok(ExitCode::SUCCESS)

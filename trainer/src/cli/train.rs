@@ -97,6 +97,7 @@ fn summary(prepared: &Prepared, finished: &Finished) -> std::io::Result<()> {
     for line in finished.merged.iter().flat_map(Merged::lines) {
         data_line(&line)?;
     }
+    data_line(&format!("report: {}", from_here(&finished.report).display()))?;
     let model = prepared.recipe.model.source.resolved();
     if prepared.base.tokenizer.is_none() {
         let merged = prepared.recipe.output.join("merged");

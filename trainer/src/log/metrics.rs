@@ -20,6 +20,8 @@ pub struct StepRow {
     pub trained_tokens: u64,
     /// Tokens of all sequences of this step, over its seconds.
     pub tokens_per_second: f64,
+    /// Wall time of the step.
+    pub seconds: f64,
     /// Processor time of the process until the step was done, all threads; the difference of two rows is that
     /// of the steps between.
     pub cpu_seconds: Option<f64>,
@@ -41,12 +43,26 @@ pub struct EvalRow {
     pub eval_perplexity: f64,
     /// Held-out targets.
     pub eval_tokens: u64,
+    /// Each source, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eval_sources: Vec<SourceRow>,
+}
+
+/// The part of one source in an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceRow {
+    /// Name of the source.
+    pub name: String,
+    /// Mean loss of its targets, in nats.
+    pub loss: f64,
+    /// Its targets.
+    pub tokens: u64,
 }
 
 impl EvalRow {
     /// Makes the row of an evaluation.
     pub fn new(step: u64, eval_loss: f64, eval_tokens: u64) -> EvalRow {
-        EvalRow { step, eval_loss, eval_perplexity: eval_loss.exp(), eval_tokens }
+        EvalRow { step, eval_loss, eval_perplexity: eval_loss.exp(), eval_tokens, eval_sources: Vec::new() }
     }
 }
 
@@ -57,8 +73,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the file of a run that continues after `step` (0 for a new run). Rows of later steps and an
-    /// unfinished last line, left by a run that was killed, are dropped; the file is replaced as a whole.
+    /// Opens the file of a run that continues after `step` (0 for a new run, which keeps no row). Rows of later
+    /// steps and an unfinished last line, left by a run that was killed, are dropped; the file is replaced as a
+    /// whole.
     pub fn open(path: &Path, step: u64) -> io::Result<Metrics> {
         if path.exists() {
             let text = fs_err::read(path)?;
@@ -118,7 +135,8 @@ fn rows_until(text: &[u8], step: u64) -> Vec<u8> {
         step: u64,
     }
     let whole = |line: &&[u8]| line.ends_with(b"\n");
-    let early = |line: &&[u8]| serde_json::from_slice::<Row>(line).is_ok_and(|row| row.step <= step);
+    let early =
+        |line: &&[u8]| serde_json::from_slice::<Row>(line).is_ok_and(|row| row.step <= step && step > 0);
     text.split_inclusive(|byte| *byte == b'\n').filter(whole).filter(early).flatten().copied().collect()
 }
 
@@ -134,6 +152,7 @@ mod tests {
             lr: 1e-3,
             trained_tokens: 10 * step,
             tokens_per_second: 99.5,
+            seconds: 0.5,
             cpu_seconds: Some(2.5),
             peak_memory_bytes: Some(4096),
             adapter_sha256: None,
@@ -152,7 +171,7 @@ mod tests {
             fs_err::read_to_string(&path).expect("there"),
             "{\"step\":0,\"eval_loss\":0.0,\"eval_perplexity\":1.0,\"eval_tokens\":7}\n\
              {\"step\":1,\"loss\":1.5,\"grad_norm\":0.25,\"lr\":0.001,\"trained_tokens\":10,\
-             \"tokens_per_second\":99.5,\"cpu_seconds\":2.5,\"peak_memory_bytes\":4096}\n"
+             \"tokens_per_second\":99.5,\"seconds\":0.5,\"cpu_seconds\":2.5,\"peak_memory_bytes\":4096}\n"
         );
     }
 
@@ -181,6 +200,8 @@ mod tests {
         assert_eq!(fs_err::read_to_string(&path).expect("there"), expected);
         metrics.step(&row(3)).expect("written");
         assert_eq!(fs_err::read_to_string(&path).expect("there").lines().count(), 4);
+        // A run without a checkpoint starts again, evaluation before step 1 and all.
+        metrics.eval(&EvalRow::new(0, 1.0, 1)).expect("written");
         Metrics::open(&path, 0).expect("opened");
         assert_eq!(fs_err::read_to_string(&path).expect("there"), "");
     }

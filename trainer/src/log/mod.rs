@@ -1,11 +1,13 @@
-//! What a run tells: `metrics.jsonl`, progress on stderr, data on stdout. Nothing else prints.
+//! What a run tells: `metrics.jsonl`, TensorBoard's event files, progress on stderr, data on stdout. Nothing else
+//! prints.
 
 mod metrics;
 mod progress;
 mod run_log;
+pub mod tensorboard;
 mod usage;
 
-pub use metrics::{EvalRow, LoggedStep, Metrics, StepRow, read as read_metrics};
+pub use metrics::{EvalRow, LoggedStep, Metrics, SourceRow, StepRow, read as read_metrics};
 pub use progress::{Progress, Verbosity};
 pub use run_log::RunLog;
 pub use usage::{available_memory_bytes, cpu_seconds, peak_memory_bytes};

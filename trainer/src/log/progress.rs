@@ -175,6 +175,7 @@ mod tests {
             lr: 2e-4,
             trained_tokens: 9,
             tokens_per_second: 812.4,
+            seconds: 1.0,
             cpu_seconds: None,
             peak_memory_bytes: None,
             adapter_sha256: None,

@@ -189,6 +189,7 @@ pub struct ExportFile {
 #[expect(missing_docs, reason = "each key is described in docs/recipe.md")]
 pub struct LogFile {
     pub sample: Option<bool>,
+    pub tensorboard: Option<bool>,
 }
 
 /// `[policy]`.

@@ -53,9 +53,12 @@ impl Recipe {
             eval: eval(&file, &data)?,
             checkpoint: checkpoint(&file)?,
             export: Export { merged: file.export.merged.unwrap_or_default() },
-            log: Log { sample: file.log.sample.unwrap_or(true) },
             parallel: parallel(&file.parallel, &train)?,
             policy: policy(&file.policy)?,
+            log: Log {
+                sample: file.log.sample.unwrap_or(true),
+                tensorboard: file.log.tensorboard.unwrap_or(true),
+            },
             train,
             data,
         })

@@ -42,7 +42,7 @@ pub struct Recipe {
     pub checkpoint: Checkpoint,
     /// Written results.
     pub export: Export,
-    /// What is printed.
+    /// What is shown and logged.
     pub log: Log,
     /// Licences that the run may use; absent when the recipe has no policy.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,11 +266,13 @@ pub struct Export {
     pub merged: Merged,
 }
 
-/// What is printed.
+/// What is shown and logged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Log {
     /// Whether one held-out question is answered before and after training.
     pub sample: bool,
+    /// Whether event files for TensorBoard are written.
+    pub tensorboard: bool,
 }
 
 /// Licences that a run may use, in the spelling of their lists.

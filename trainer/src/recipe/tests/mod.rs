@@ -95,6 +95,7 @@ merged = "bf16"
 
 [log]
 sample = false
+tensorboard = false
 
 [policy]
 allow = ["mit", "Apache-2.0", "llama3.1"]
@@ -185,6 +186,7 @@ merged = "none"
 
 [log]
 sample = true
+tensorboard = true
 
 [parallel]
 data = "auto"
