@@ -23,12 +23,14 @@ fn as_threads() {
     held-out loss: [X] before, [X] after 4 steps
 
     adapter: run/adapter (read back, same logits)
+    report: run/report.html
     next: seedcorn merge run/adapter --base 'model' --out run/merged
     ----- stderr
     model: model (llama, [X] M parameters, 2 layers)
     data: 12 samples, 192 tokens, 180 trained; 4 samples held out
     adapter: 14 layers, [X] M trained values
     2 sequences x 2 micro-batches = 4 sequences a step; 12 sequences an epoch; 4 steps
+    licences: base unknown; data unknown
     2 ranks x 1 micro-batches
     step 0  held-out loss [X]  perplexity [X]  (60 tokens)
     step 1/4  loss [X]  grad norm [X]  lr [X]  [SPEED]

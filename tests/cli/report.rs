@@ -39,7 +39,8 @@ fn a_run_leaves_its_report_and_events() {
     assert!(html.contains(&held_out), "{held_out}");
     let lock: toml::Table = toml::from_str(&stage.read("run/run.lock")).unwrap();
     let files = lock["results"]["files"].as_array().unwrap();
-    let adapter = files.iter().find(|file| file["name"].as_str() == Some("adapter/adapter_model.safetensors")).unwrap();
+    let adapter =
+        files.iter().find(|file| file["name"].as_str() == Some("adapter/adapter_model.safetensors")).unwrap();
     assert!(html.contains(adapter["sha256"].as_str().unwrap()));
 
     let events = events(&stage);

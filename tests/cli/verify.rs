@@ -38,24 +38,26 @@ fn a_run_its_lock_and_its_exports() {
     exit 0
     ----- stdout
     ok      lock          `run/run.lock`, whole (sha256 [HASH]...)
-    ok      files         18 files, [SIZE], as the lock says
+    ok      files         21 files, [SIZE], as the lock says
+    -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
     ok      model         `model`: 3 files, 381 KB, as the lock says
     ok      data.train.0  `data.jsonl`: 1 file, 1.97 KB, as the lock says
     ok      samples       14 trained, 2 held out, 210 trained tokens, in the same order
     ok      steps         1 to 4, loss, gradient norm and adapter: same bits (cpu [TIER])
-    verified: 7 of 7 checks passed
+    verified: 7 of 8 checks passed
     "#);
     assert_snapshot!(plain(&stage.seedcorn("verify run/adapter --files-only")), @r#"
     exit 0
     ----- stdout
     ok      lock          `run/adapter/run.lock`, whole (sha256 [HASH]...)
     ok      files         4 files, [SIZE], as the lock says
+    -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
-    verified: 3 of 3 checks passed
+    verified: 3 of 4 checks passed
     "#);
     let merged = stage.seedcorn("verify run/merged --files-only --quiet");
-    assert_eq!(merged, "exit 0\n----- stdout\nverified: 3 of 3 checks passed");
+    assert_eq!(merged, "exit 0\n----- stdout\nverified: 3 of 4 checks passed");
     // The lock alone, beside the recipe, as recipes are published.
     fs_err::copy(stage.path("run/run.lock"), stage.path("run.lock")).unwrap();
     fs_err::rename(stage.path("run"), stage.path("elsewhere")).unwrap();
@@ -80,14 +82,15 @@ fn the_whole_run_again() {
     exit 0
     ----- stdout
     ok      lock          `run/run.lock`, whole (sha256 [HASH]...)
-    ok      files         18 files, [SIZE], as the lock says
+    ok      files         21 files, [SIZE], as the lock says
+    -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
     ok      model         `model`: 3 files, 381 KB, as the lock says
     ok      data.train.0  `data.jsonl`: 1 file, 1.97 KB, as the lock says
     ok      samples       14 trained, 2 held out, 210 trained tokens, in the same order
     ok      steps         1 to 4, loss, gradient norm and adapter: same bits (cpu [TIER])
     ok      full          4 steps, adapter [HASH]: same bits (cpu [TIER])
-    verified: 8 of 8 checks passed
+    verified: 8 of 9 checks passed
     "#);
     let digest = |run: &str| {
         let lock: toml::Table = toml::from_str(&stage.read(&format!("{run}/run.lock"))).unwrap();
@@ -151,8 +154,9 @@ fn a_missing_file_and_one_of_another_run() {
     ----- stdout
     ok      lock          `run/run.lock`, whole (sha256 [HASH]...)
     FAILED  files         `run/adapter/adapter_config.json` is missing
+    -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
-    NOT verified: 1 of 3 checks failed
+    NOT verified: 1 of 4 checks failed
     "#);
 }
 
@@ -178,7 +182,7 @@ fn a_signed_adapter() {
     assert!(stage.seedcorn("sign run/adapter --key P-256.pem").starts_with("exit 0"));
     let (code, lines) = signature("--key P-256.pub.pem");
     assert_eq!(code, "exit 0");
-    assert!(lines[0].contains("3 files") && lines[0].contains("signed by the P-256 key"), "{lines:?}");
+    assert!(lines[0].contains("5 files") && lines[0].contains("signed by the P-256 key"), "{lines:?}");
     assert!(signature("").1[0].contains("by whom is not known without `--key`"));
     assert!(
         stage.seedcorn("verify run --files-only --key P-256.pub.pem").contains("there is no `run/model.sig`")
@@ -254,7 +258,8 @@ fn what_cannot_be_verified() {
     exit 1
     ----- stdout
     FAILED  lock          `run.lock` has lock version 1, only 2 is known
-    NOT verified: 1 of 1 checks failed
+    -       signature     there is none
+    NOT verified: 1 of 2 checks failed
     "#);
 }
 

@@ -14,7 +14,7 @@ use crate::build::{Prepared, precision};
 use crate::checkpoint::{Output, Store};
 use crate::error::Explained;
 use crate::evaluate::Evaluation;
-use crate::evidence::{EarlyStep, Lock, Results, describe, outputs};
+use crate::evidence::{EarlyStep, Lock, MeshResult, Results, describe, outputs};
 use crate::export::ExportDtype;
 use crate::export::folder::DEFAULT_SHARD_BYTES;
 use crate::log::{RunLog, Verbosity, read_metrics};
@@ -174,7 +174,7 @@ pub fn run_in(
     let path = folder.join("adapter");
     export(prepared, &decoder, &adapter, &path)?;
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
-    lock.results = Some(results(&adapter, folder, &progress)?);
+    lock.results = Some(results(&adapter, folder, &progress, world.size())?);
     beside_adapter(&path, &lock, &prepared.base.config)?;
     if let Some(merged) = &merged {
         beside_merged(&merged.path, &path, &lock, &prepared.base.config)?;
@@ -191,7 +191,17 @@ pub fn run_in(
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
     let trained = adapter;
-    Ok(Some(Finished { adapter: path, report, merged, first_eval, last_eval, shown, steps, decoder, trained }))
+    Ok(Some(Finished {
+        adapter: path,
+        report,
+        merged,
+        first_eval,
+        last_eval,
+        shown,
+        steps,
+        decoder,
+        trained,
+    }))
 }
 
 /// Hashes whatever lies in the run's folder into its lock.
@@ -306,7 +316,7 @@ fn bits(logits: Tensor<2>) -> Vec<u8> {
 
 /// What came out, as the run's folder shows it: the same after an interruption. Its files are hashed once all are
 /// there.
-fn results(adapter: &Adapter, folder: &Path, progress: &Progress) -> anyhow::Result<Results> {
+fn results(adapter: &Adapter, folder: &Path, progress: &Progress, ranks: usize) -> anyhow::Result<Results> {
     let (steps, evals) = read_metrics(&folder.join("metrics.jsonl"))?;
     let early = steps.iter().filter_map(|row| {
         let adapter_sha256 = row.adapter_sha256.clone()?;
@@ -321,6 +331,7 @@ fn results(adapter: &Adapter, folder: &Path, progress: &Progress) -> anyhow::Res
         eval_loss_after: eval_after(progress.step),
         adapter_sha256: adapter.digest(),
         early: early.collect(),
+        mesh: MeshResult { data: ranks },
         files: Vec::new(),
     })
 }

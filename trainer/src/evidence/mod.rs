@@ -8,7 +8,8 @@ pub mod verify;
 
 pub use describe::{describe, files};
 pub use lock::{
-    DataFiles, Device, EarlyStep, File, Lock, LockError, ModelFiles, Order, Results, Samples, Source, Tool,
+    DataFiles, Device, EarlyStep, File, Lock, LockError, MeshResult, ModelFiles, Order, Results, Samples,
+    Source, Tool,
 };
 
 /// Steps whose exact loss, gradient norm and adapter go into the lock.

@@ -49,6 +49,14 @@ impl World {
         Ok(World::Processes { engine: engine(launch)?, timeout })
     }
 
+    /// Returns the number of ranks.
+    pub fn size(&self) -> usize {
+        match self {
+            World::Threads { ranks, .. } => *ranks,
+            World::Processes { engine, .. } => engine.size(),
+        }
+    }
+
     /// Whether this process writes files and talks.
     pub fn leads(&self) -> bool {
         match self {

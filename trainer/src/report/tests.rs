@@ -10,7 +10,7 @@ const HOSTILE: &str = "</pre></title><script>alert(1)</script><img src=x onerror
 
 fn lock(name: &str, finished: bool) -> Lock {
     let results = "[results]\nsteps = 3\ntrained_tokens = 30\nadapter_sha256 = 'ab'\n\
-                   files = [{ name = 'adapter/a.safetensors', bytes = 9, sha256 = 'abc' }]\n";
+                   mesh = { data = 1 }\nfiles = [{ name = 'adapter/a.safetensors', bytes = 9, sha256 = 'abc' }]\n";
     let quoted = serde_json::to_string(name).expect("JSON");
     let text = format!(
         "version = 2\nrecipe_digest = 'd1'\n[tool]\nversion = '0.1.0'\nprofile = 'release'\n\

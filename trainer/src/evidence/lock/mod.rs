@@ -171,9 +171,18 @@ pub struct Results {
     pub adapter_sha256: String,
     #[serde(default)]
     pub early: Vec<EarlyStep>,
+    pub mesh: MeshResult,
     /// Files of the run's folder, sorted by name.
     #[serde(default)]
     pub files: Vec<File>,
+}
+
+/// The ranks that trained last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each field is described in docs/lock.md")]
+pub struct MeshResult {
+    pub data: usize,
 }
 
 /// One of the first steps, for a check that need not run the whole training.
