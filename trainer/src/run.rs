@@ -156,7 +156,10 @@ pub fn run_in(
     if let Some(log) = &log {
         log.shown().finish();
     }
-    let Trained { adapter, first_eval, last_eval, progress } = trained?;
+    let Trained { adapter, first_eval, last_eval, progress, traffic } = trained?;
+    if let Some(log) = log.filter(|_| traffic.gradient_bytes > 0) {
+        log.shown().detail(&traffic.line());
+    }
     let Some(folder) = folder else { return Ok(None) };
     let after = answer(prepared, &decoder, &adapter)?;
 
