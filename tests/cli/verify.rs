@@ -45,7 +45,7 @@ fn a_run_its_lock_and_its_exports() {
     ok      data.train.0  `data.jsonl`: 1 file, 1.97 KB, as the lock says
     ok      samples       14 trained, 2 held out, 210 trained tokens, in the same order
     ok      steps         1 to 4, loss, gradient norm and adapter: same bits (cpu [TIER])
-    verified: 7 of 8 checks passed
+    verified: 7 passed, 1 not made
     "#);
     assert_snapshot!(plain(&stage.seedcorn("verify run/adapter --files-only")), @r#"
     exit 0
@@ -54,10 +54,10 @@ fn a_run_its_lock_and_its_exports() {
     ok      files         4 files, [SIZE], as the lock says
     -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
-    verified: 3 of 4 checks passed
+    verified: 3 passed, 1 not made
     "#);
     let merged = stage.seedcorn("verify run/merged --files-only --quiet");
-    assert_eq!(merged, "exit 0\n----- stdout\nverified: 3 of 4 checks passed");
+    assert_eq!(merged, "exit 0\n----- stdout\nverified: 3 passed, 1 not made");
     // The lock alone, beside the recipe, as recipes are published.
     fs_err::copy(stage.path("run/run.lock"), stage.path("run.lock")).unwrap();
     fs_err::rename(stage.path("run"), stage.path("elsewhere")).unwrap();
@@ -71,7 +71,7 @@ fn a_run_its_lock_and_its_exports() {
     ok      data.train.0  `data.jsonl`: 1 file, 1.97 KB, as the lock says
     ok      samples       14 trained, 2 held out, 210 trained tokens, in the same order
     ok      steps         1 to 2, loss, gradient norm and adapter: same bits (cpu [TIER])
-    verified: 6 of 7 checks passed
+    verified: 6 passed, 1 not made
     "#);
 }
 
@@ -90,7 +90,7 @@ fn the_whole_run_again() {
     ok      samples       14 trained, 2 held out, 210 trained tokens, in the same order
     ok      steps         1 to 4, loss, gradient norm and adapter: same bits (cpu [TIER])
     ok      full          4 steps, adapter [HASH]: same bits (cpu [TIER])
-    verified: 8 of 9 checks passed
+    verified: 8 passed, 1 not made
     "#);
     let digest = |run: &str| {
         let lock: toml::Table = toml::from_str(&stage.read(&format!("{run}/run.lock"))).unwrap();
@@ -156,7 +156,7 @@ fn a_missing_file_and_one_of_another_run() {
     FAILED  files         `run/adapter/adapter_config.json` is missing
     -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
-    NOT verified: 1 of 4 checks failed
+    NOT verified: 1 failed, 3 passed
     "#);
 }
 
@@ -259,7 +259,7 @@ fn what_cannot_be_verified() {
     ----- stdout
     FAILED  lock          `run.lock` has lock version 1, only 2 is known
     -       signature     there is none
-    NOT verified: 1 of 2 checks failed
+    NOT verified: 1 failed, 1 passed
     "#);
 }
 

@@ -166,7 +166,10 @@ pub fn run_in(
     if let Some(log) = &log {
         log.shown().finish();
     }
-    let Trained { adapter, first_eval, last_eval, progress } = trained?;
+    let Trained { adapter, first_eval, last_eval, progress, traffic } = trained?;
+    if let Some(log) = log.filter(|_| traffic.gradient_bytes > 0) {
+        log.shown().detail(&traffic.line());
+    }
     let (Some(folder), Some(mut facts)) = (folder, facts) else { return Ok(None) };
     let after = answer(prepared, &decoder, &adapter)?;
     facts.answer(progress.step, after.as_ref())?;

@@ -12,7 +12,7 @@ use crate::checkpoint::CheckpointError;
 use crate::evaluate::{EvalShape, Evaluation, evaluate};
 use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
-use crate::parallel::{ParallelError, Ranks, Sum};
+use crate::parallel::{ParallelError, Ranks, Sum, Traffic};
 use crate::progress::{Observer, Progress, StepRecord};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, Checkpoints};
@@ -80,6 +80,8 @@ pub struct Trained {
     pub last_eval: Option<Evaluation>,
     /// Where the run ended.
     pub progress: Progress,
+    /// What this rank has sent to others.
+    pub traffic: Traffic,
 }
 
 /// Why a run stopped before its last step.
@@ -239,7 +241,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
     if last_eval.is_none() {
         last_eval = evaluation(&adapter, progress.step)?;
     }
-    Ok(Trained { adapter, first_eval, last_eval, progress })
+    Ok(Trained { adapter, first_eval, last_eval, progress, traffic: ranks.traffic() })
 }
 
 /// Divides summed gradients once by the number of trained tokens.

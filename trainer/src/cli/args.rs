@@ -75,7 +75,7 @@ pub enum Verb {
     Eval(Eval),
     /// Let a model answer a prompt
     Generate(Generate),
-    /// Check a run, a lock or an adapter: files, signature, inputs, and the first steps trained again
+    /// Check a run, a lock or an adapter: files, signature, inputs, and first steps
     Verify(Verify),
     /// Sign the files of a folder with a private key
     Sign(Sign),

@@ -7,7 +7,7 @@ use seedcorn_kernels::isa::{self, Tier};
 use super::args::{self, Global};
 use crate::evidence::Lock;
 use crate::evidence::signing::PublicKey;
-use crate::evidence::verify::{Check, Options, Subject, verify};
+use crate::evidence::verify::{Check, Options, Subject, Verdict, verify};
 use crate::log::{Verbosity, data_line};
 
 /// Runs on the instruction tier of the lock where this processor has it, so that bits can be compared.
@@ -41,10 +41,19 @@ pub(super) fn run(args: &args::Verify, global: &Global) -> anyhow::Result<ExitCo
     told?;
     if args.json {
         data_line(&serde_json::to_string_pretty(&verdict)?)?;
-    } else if verdict.verified {
-        data_line(&format!("verified: {} of {} checks passed", verdict.passed, verdict.checks.len()))?;
     } else {
-        data_line(&format!("NOT verified: {} of {} checks failed", verdict.failed, verdict.checks.len()))?;
+        data_line(&summary(&verdict))?;
     }
     Ok(if verdict.verified { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The verdict in a line.
+fn summary(verdict: &Verdict) -> String {
+    let Verdict { verified, failed, passed, skipped, .. } = verdict;
+    let made = if *verified {
+        format!("verified: {passed} passed")
+    } else {
+        format!("NOT verified: {failed} failed, {passed} passed")
+    };
+    if *skipped > 0 { format!("{made}, {skipped} not made") } else { made }
 }

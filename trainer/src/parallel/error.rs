@@ -21,6 +21,8 @@ pub enum ParallelError {
         "this process is rank {rank} of {ranks} ({by}), but MPI has started rank {mpi_rank} of {mpi_ranks}"
     )]
     OtherMpi { rank: usize, ranks: usize, by: &'static str, mpi_rank: usize, mpi_ranks: usize },
+    #[error("{ranks} ranks are too many for one process, which may have {most}")]
+    TooManyThreads { ranks: usize, most: usize },
     #[error("rank {rank} has other inputs than rank 0: {}", differing.join("; "))]
     OtherInputs { rank: usize, differing: Vec<String> },
 
@@ -60,6 +62,9 @@ impl ParallelError {
             Self::OtherMpi { .. } => {
                 Some("start all ranks with `mpirun`, and set no other rank variables".to_owned())
             }
+            Self::TooManyThreads { .. } => {
+                Some("start them with `mpirun`, or set `parallel.data` to less".to_owned())
+            }
             Self::OtherInputs { .. } => Some(
                 "give every rank the same program, recipe, model and data, on machines with the same instruction \
                  tier (`seedcorn doctor`; `SEEDCORN_ISA` sets one for all)"
@@ -93,6 +98,7 @@ impl ParallelError {
             | Self::BadRank { .. }
             | Self::NoEngine { .. }
             | Self::OtherMpi { .. }
+            | Self::TooManyThreads { .. }
             | Self::OtherInputs { .. } => Exit::Usage,
             Self::Lost { .. } | Self::Panicked { .. } | Self::Failed { .. } | Self::OutOfStep { .. } => {
                 Exit::Lost

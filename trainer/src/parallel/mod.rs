@@ -24,7 +24,7 @@ mod world;
 pub use collective::{Call, Collective, Processes};
 pub use error::ParallelError;
 pub use mesh::Mesh;
-pub use ranks::Ranks;
+pub use ranks::{Ranks, Traffic};
 pub use single::Single;
 pub use sum::{Sum, SumOverRanks};
 pub use threads::Failure;

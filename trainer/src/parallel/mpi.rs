@@ -51,7 +51,14 @@ impl Mpi {
         let (mpi_rank, mpi_ranks) = (world.rank() as usize, world.size() as usize);
         let Launch { rank, ranks, by, .. } = *launch;
         if (mpi_rank, mpi_ranks) != (rank, ranks) {
-            return Err(ParallelError::OtherMpi { rank, ranks, by, mpi_rank, mpi_ranks });
+            let error = ParallelError::OtherMpi { rank, ranks, by, mpi_rank, mpi_ranks };
+            if mpi_ranks > 1 {
+                // Leaving MPI would wait for the others, who may have found nothing wrong.
+                let exit = error.exit();
+                report_from(Some(mpi_rank), &error.into());
+                world.abort(exit.code().into());
+            }
+            return Err(error);
         }
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {

@@ -12,6 +12,9 @@ const SLOWER: u32 = 4;
 /// How long ranks wait where they do different things on purpose: reading weights, answering, exporting.
 const LONG: Duration = Duration::from_hours(24);
 
+/// The call that moves most bytes.
+pub(super) const GRADIENTS: &str = "gradients";
+
 /// The ranks of a run, seen from one of them.
 #[derive(Debug)]
 pub struct Ranks<'a> {
@@ -19,6 +22,18 @@ pub struct Ranks<'a> {
     mesh: Mesh,
     timeout: Duration,
     pace: Cell<Pace>,
+    traffic: Cell<Traffic>,
+}
+
+/// What this rank has sent to others, and how long its calls took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    /// Bytes of gradients.
+    pub gradient_bytes: u64,
+    /// Time in which gradients were exchanged and added. All ranks are there when it begins.
+    pub gradient_time: Duration,
+    /// Time of all other calls, most of it waiting for slower ranks.
+    pub other_time: Duration,
 }
 
 /// How this rank moves from call to call.
@@ -28,6 +43,18 @@ struct Pace {
     longest: Duration,
     op: &'static str,
     step: u64,
+}
+
+impl Traffic {
+    /// Describes it in a line.
+    pub fn line(&self) -> String {
+        format!(
+            "rank 0 sent {:.1} MB of gradients; exchanging them took {:.2} s, other calls and waiting {:.2} s",
+            self.gradient_bytes as f64 / 1e6,
+            self.gradient_time.as_secs_f64(),
+            self.other_time.as_secs_f64()
+        )
+    }
 }
 
 impl Ranks<'static> {
@@ -41,7 +68,13 @@ impl<'a> Ranks<'a> {
     /// Takes an engine; `timeout` is how much longer than expected a rank may take.
     pub fn new(collective: &'a dyn Collective, timeout: Duration) -> Self {
         let pace = Pace { last_call: Instant::now(), longest: Duration::ZERO, op: "start", step: 0 };
-        Self { collective, mesh: Mesh { data: collective.size() }, timeout, pace: Cell::new(pace) }
+        Self {
+            collective,
+            mesh: Mesh { data: collective.size() },
+            timeout,
+            pace: Cell::new(pace),
+            traffic: Cell::default(),
+        }
     }
 
     /// Returns which rank this is.
@@ -62,6 +95,11 @@ impl<'a> Ranks<'a> {
     /// Returns which of `items` this rank computes.
     pub fn share(&self, items: usize) -> Range<usize> {
         self.mesh.share(self.rank(), items)
+    }
+
+    /// Returns what was sent so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.get()
     }
 
     /// Starts the sum of a step over `items` micro-batches, of which this rank computes its share.
@@ -149,13 +187,17 @@ impl<'a> Ranks<'a> {
         self.calling(op, step, None, |call| self.collective.all_gather(call, own))
     }
 
-    pub(super) fn exchange(
+    /// Sends gradients to each rank.
+    pub(super) fn exchange_gradients(
         &self,
-        op: &'static str,
         step: u64,
         outgoing: &[&[u8]],
     ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        self.calling(op, step, None, |call| self.collective.exchange(call, outgoing))
+        let to_others = outgoing.iter().enumerate().filter(|(rank, _)| *rank != self.rank());
+        let mut traffic = self.traffic.get();
+        traffic.gradient_bytes += to_others.map(|(_, content)| content.len() as u64).sum::<u64>();
+        self.traffic.set(traffic);
+        self.calling(GRADIENTS, step, None, |call| self.collective.exchange(call, outgoing))
     }
 
     fn calling<T>(
@@ -168,7 +210,12 @@ impl<'a> Ranks<'a> {
         let Pace { last_call, longest, .. } = self.pace.get();
         let longest = longest.max(last_call.elapsed());
         let patience = patience.unwrap_or(self.timeout + SLOWER * longest);
+        let started = Instant::now();
         let result = make(Call { op, step, patience });
+        let mut traffic = self.traffic.get();
+        *(if op == GRADIENTS { &mut traffic.gradient_time } else { &mut traffic.other_time }) +=
+            started.elapsed();
+        self.traffic.set(traffic);
         self.pace.set(Pace { last_call: Instant::now(), longest, op, step });
         result
     }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::ranks::{expect_bytes, numbers};
+use super::ranks::{GRADIENTS, expect_bytes, numbers};
 use super::reduce::{join, parts};
 use super::{ParallelError, Ranks};
 use crate::model::{Gradients, Tree};
@@ -110,7 +110,6 @@ impl<'a> SumOverRanks<'a> {
 
     /// Adds gradients: `own` are those of this rank's parts, each with all `length` values.
     fn gradients(&self, own: Vec<Vec<f32>>, length: usize) -> Result<Vec<f32>, ParallelError> {
-        const OP: &str = "gradients";
         let slice = |rank: usize| self.ranks.mesh().share(rank, length);
         let outgoing: Vec<Cow<[u8]>> = (0..self.ranks.size())
             .map(|rank| match own.as_slice() {
@@ -122,13 +121,13 @@ impl<'a> SumOverRanks<'a> {
             })
             .collect();
         let outgoing: Vec<&[u8]> = outgoing.iter().map(AsRef::as_ref).collect();
-        let incoming = self.ranks.exchange(OP, self.step, &outgoing)?;
+        let incoming = self.ranks.exchange_gradients(self.step, &outgoing)?;
         drop(own);
         let bytes = slice(self.ranks.rank()).len() * size_of::<f32>();
         let mut sums = Vec::new();
         for (rank, message) in incoming.iter().enumerate() {
             let parts = self.parts_of(rank);
-            expect_bytes(rank, OP, self.step, message.len(), parts.len() * bytes)?;
+            expect_bytes(rank, GRADIENTS, self.step, message.len(), parts.len() * bytes)?;
             let of_part = |part: usize| floats(&message[part * bytes..(part + 1) * bytes]).collect();
             sums.extend(parts.into_iter().enumerate().map(|(part, range)| (range, of_part(part))));
         }
@@ -139,10 +138,9 @@ impl<'a> SumOverRanks<'a> {
         });
         let sum = sum.expect("one item at least");
         let mut total = Vec::with_capacity(length);
-        for (rank, message) in
-            self.ranks.gather(OP, self.step, bytemuck::cast_slice(&sum))?.iter().enumerate()
-        {
-            expect_bytes(rank, OP, self.step, message.len(), slice(rank).len() * size_of::<f32>())?;
+        let finished = vec![bytemuck::cast_slice(&sum); self.ranks.size()];
+        for (rank, message) in self.ranks.exchange_gradients(self.step, &finished)?.iter().enumerate() {
+            expect_bytes(rank, GRADIENTS, self.step, message.len(), slice(rank).len() * size_of::<f32>())?;
             total.extend(floats(message));
         }
         Ok(total)

@@ -225,10 +225,24 @@ fn said(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::thread::sleep;
 
     use super::*;
+    use crate::error::Exit;
+    use crate::parallel::Processes;
+
+    /// Threads that pass for processes: to end all is to panic.
+    pub(in crate::parallel) fn as_processes(size: usize) -> Vec<Box<dyn Processes + Send>> {
+        let hub: &'static Hub = Box::leak(Box::new(Hub::new(size)));
+        (0..size).map(|rank| Box::new(Thread { rank, size, hub }) as Box<dyn Processes + Send>).collect()
+    }
+
+    impl Processes for Thread<'_> {
+        fn end_all(&self, exit: Exit) -> ! {
+            panic!("rank {} ends all with {}", self.rank, exit.code())
+        }
+    }
 
     const CALL: Call = Call { op: "test", step: 7, patience: Duration::from_mins(1) };
 

@@ -10,6 +10,9 @@ use crate::error::{Exit, Told, exit, report, report_from};
 use crate::recipe::{self, RankCount, differing_keys};
 use crate::train::TrainError;
 
+/// Ranks of one process at most: each has its own threads, gradients and activations.
+const MOST_THREADS: usize = 256;
+
 /// Where the ranks of a run are.
 #[derive(Debug)]
 pub enum World {
@@ -44,7 +47,14 @@ impl World {
     /// # Errors
     /// [`ParallelError::NoEngine`], or what the engine says.
     pub fn join(launch: Option<&Launch>, parallel: &recipe::Parallel) -> Result<World, ParallelError> {
-        let Some(launch) = launch else { return Ok(World::here(parallel)) };
+        let Some(launch) = launch else {
+            return match World::here(parallel) {
+                World::Threads { ranks, .. } if ranks > MOST_THREADS => {
+                    Err(ParallelError::TooManyThreads { ranks, most: MOST_THREADS })
+                }
+                world => Ok(world),
+            };
+        };
         let timeout = Duration::from_secs(parallel.timeout_seconds);
         Ok(World::Processes { engine: engine(launch)?, timeout })
     }
@@ -202,4 +212,98 @@ fn explained(first: First<TrainError>) -> TrainError {
 fn abandon(first: First<TrainError>) -> Infallible {
     report(&explained(first).into());
     std::process::exit(Exit::Lost.code().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parallel::threads::tests::as_processes;
+
+    /// Runs `body` as each of some processes.
+    fn each<T: Send>(count: usize, body: impl Fn(usize, World) -> T + Sync) -> Vec<T> {
+        let timeout = Duration::from_mins(1);
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> = as_processes(count)
+                .into_iter()
+                .enumerate()
+                .map(|(rank, engine)| {
+                    let body = &body;
+                    scope.spawn(move || body(rank, World::Processes { engine, timeout }))
+                })
+                .collect();
+            ranks.into_iter().map(|rank| rank.join().expect("no panic")).collect()
+        })
+    }
+
+    #[test]
+    fn rank_0_hands_out() {
+        let taken = each(3, |rank, world| {
+            assert_eq!(world.leads(), rank == 0);
+            let state = world.hand_out("resume", || b"state".to_vec()).expect("all are there");
+            (state, world.hand_out("resume", Vec::new).expect("all are there"))
+        });
+        let state = Some(b"state".to_vec());
+        assert_eq!(taken, [(None, None), (state.clone(), None), (state, None)]);
+    }
+
+    #[test]
+    fn other_inputs_are_named_and_told_once() {
+        let told = each(3, |rank, world| {
+            let isa = if rank == 2 { "avx2" } else { "amx" };
+            let inputs = format!("version = 1\n[device]\nisa = '{isa}'\n");
+            let result = world.compare_inputs(&inputs).map_err(anyhow::Error::from);
+            let text = result.as_ref().expect_err("rank 2 differs").to_string();
+            let error = world.end(result).expect_err("the failure stays one");
+            assert_eq!(exit(&error), Exit::Usage);
+            (text, error.is::<Told>())
+        });
+        let text =
+            "rank 2 has other inputs than rank 0: `device.isa` is \"avx2\" there and \"amx\" on rank 0";
+        assert!(told.iter().all(|one| *one == (text.to_owned(), true)), "{told:?}");
+        let same = each(2, |_, world| {
+            world.compare_inputs("version = 1\n")?;
+            world.end(Ok(()))
+        });
+        assert!(same.iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn a_failure_of_one_ends_all() {
+        let ended = each(2, |rank, world| {
+            let end = std::panic::AssertUnwindSafe(|| {
+                let result = world.run(|_| match rank {
+                    0 => Ok(()),
+                    _ => Err(TrainError::Log { step: 3, source: std::io::Error::other("no disk") }),
+                });
+                assert_eq!(result.is_ok(), rank == 0);
+                (rank == 1).then(|| world.end(result.map_err(anyhow::Error::from)).is_ok())
+            });
+            std::panic::catch_unwind(end).is_err()
+        });
+        assert_eq!(ended, [false, true], "only the rank that failed ends the others");
+    }
+
+    #[test]
+    fn replicas_that_differ_are_found() {
+        let found = each(3, |rank, world| {
+            world.run(|ranks| {
+                ranks.compare(4, || [7; 32])?;
+                let adapter = if rank == 1 { [8; 32] } else { [7; 32] };
+                Ok(ranks.compare(5, || adapter)?)
+            })
+        });
+        for error in found {
+            let error = error.expect_err("rank 1 differs");
+            assert!(error.is_common());
+            assert_eq!(error.to_string(), "after step 5 rank 1 holds another adapter than rank 0");
+        }
+    }
+
+    #[test]
+    fn too_many_ranks_for_one_process() {
+        let parallel =
+            recipe::Parallel { data: RankCount::Exactly(257), timeout_seconds: 30, on_this_machine: 1 };
+        let error = World::join(None, &parallel).expect_err("too many");
+        assert_eq!(error.to_string(), "257 ranks are too many for one process, which may have 256");
+    }
 }

@@ -23,9 +23,6 @@ const MAX_LENGTH_TOKENS: u64 = 1 << 24;
 /// No sequence count, rank or step of a run comes near; keeps products within 64 bit.
 const MAX_COUNT: u64 = 1 << 32;
 
-/// More ranks are no use in one process.
-const MAX_THREAD_RANKS: u64 = 256;
-
 type Result<T> = std::result::Result<T, RecipeError>;
 
 impl Recipe {
@@ -82,9 +79,6 @@ impl Recipe {
             (RankCount::Auto, launched) => launched.unwrap_or(1),
         };
         shares(ranks, self.train.accumulation())?;
-        if launched.is_none() && ranks > MAX_THREAD_RANKS {
-            return Err(range("parallel.data", "at most 256 where ranks are threads of one process", ranks));
-        }
         self.parallel.data = RankCount::Exactly(ranks);
         self.parallel.on_this_machine =
             if launched.is_none() { ranks } else { on_this_machine.max(1) as u64 };

@@ -84,9 +84,10 @@ impl<'a> Report<'a> {
 
     /// Ends the report.
     pub fn finish(self) -> Verdict {
-        let failed = self.checks.iter().filter(|check| check.status == Status::Failed).count();
-        let passed = self.checks.iter().filter(|check| check.status == Status::Ok).count();
-        Verdict { verified: failed == 0 && passed > 0, failed, passed, checks: self.checks }
+        let count = |status| self.checks.iter().filter(|check| check.status == status).count();
+        let (failed, passed) = (count(Status::Failed), count(Status::Ok));
+        let skipped = count(Status::Skipped);
+        Verdict { verified: failed == 0 && passed > 0, failed, passed, skipped, checks: self.checks }
     }
 }
 
@@ -99,6 +100,8 @@ pub struct Verdict {
     pub failed: usize,
     /// Checks that passed.
     pub passed: usize,
+    /// Checks that were not made.
+    pub skipped: usize,
     /// Each check.
     pub checks: Vec<Check>,
 }
