@@ -69,18 +69,57 @@ macro_rules! tier {
                 unsafe { by_rows::<{ reading::COLUMNS }>(b) }
             }
 
-            #[inline(always)]
+            /// Cuts the rows into the few counts that there are tiles for.
             unsafe fn by_rows<const READING: u8>(b: Block) {
-                match b.rows {
+                if !b.cols.is_multiple_of(LANES) {
                     // SAFETY: the caller keeps the contract of `Kernel`.
-                    $($count => unsafe { by_vectors::<$count, READING>(b) },)*
-                    rows => unreachable!("a tile of {rows} rows"),
+                    return unsafe { through_whole::<READING>(b) };
+                }
+                let mut from = 0;
+                while from < b.rows {
+                    let next_row = if READING == reading::COLUMNS { 1 } else { b.lda };
+                    let rest = Block {
+                        a: b.a.wrapping_add(from * next_row),
+                        c: b.c.wrapping_add(from * b.ldc),
+                        ..b
+                    };
+                    // SAFETY: the caller keeps the contract of `Kernel`, also for a part of the rows.
+                    from += unsafe {
+                        match b.rows - from {
+                            $($count.. => {
+                                by_vectors::<$count, READING>(rest);
+                                $count
+                            })*
+                            _ => unreachable!("there are rows left"),
+                        }
+                    };
+                }
+            }
+
+            /// Computes vectors of which only some columns are in `c`, on a tile that stands for it.
+            unsafe fn through_whole<const READING: u8>(b: Block) {
+                let mut tile = [0.0f32; ROWS * COLS];
+                let whole = Block {
+                    cols: b.cols.next_multiple_of(LANES),
+                    c: tile.as_mut_ptr(),
+                    ldc: COLS,
+                    ..b
+                };
+                // SAFETY: rows of `c` may be read, if they are added to, and written at `cols` elements.
+                unsafe {
+                    for (i, row) in tile.chunks_exact_mut(COLS).enumerate().take(if b.add { b.rows } else { 0 }) {
+                        load_row(row, b.cols, b.c.add(i * b.ldc));
+                    }
+                    by_rows::<READING>(whole);
+                    for (i, row) in tile.chunks_exact(COLS).enumerate().take(b.rows) {
+                        store_row(row, b.cols, b.c.add(i * b.ldc));
+                    }
                 }
             }
 
             #[inline(always)]
             unsafe fn by_vectors<const R: usize, const READING: u8>(b: Block) {
-                match b.cols.div_ceil(LANES) {
+                match b.cols / LANES {
                     // SAFETY: the caller keeps the contract of `Kernel`.
                     $($wide => unsafe { tile::<R, $wide, READING>(b) },)*
                     vectors => unreachable!("a tile of {vectors} vectors"),
@@ -92,21 +131,11 @@ macro_rules! tier {
                 let ldb = if READING == reading::PANEL { N * LANES } else { b.ldb };
                 let (next_row, next) = if READING == reading::COLUMNS { (1, b.lda) } else { (b.lda, 1) };
                 let mut acc = [[$zero(); N]; R];
-                let mut row = [0.0f32; COLS];
-                let whole = b.cols == N * LANES;
                 if b.add {
-                    // Over all rows: a loop of unknown length would keep the sums in memory.
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        // SAFETY: row `i` of `c` may be read at `cols` elements; `row` holds a whole tile's.
-                        unsafe {
-                            let c = b.c.add(i * b.ldc);
-                            if !whole {
-                                load_row(&mut row, b.cols, c);
-                            }
-                            let from = if whole { c.cast_const() } else { row.as_ptr() };
-                            for (v, acc) in acc.iter_mut().enumerate() {
-                                *acc = $load(from.add(v * LANES));
-                            }
+                        for (v, acc) in acc.iter_mut().enumerate() {
+                            // SAFETY: row `i` of `c` may be read at `N` vectors.
+                            *acc = unsafe { $load(b.c.add(i * b.ldc + v * LANES)) };
                         }
                     }
                 }
@@ -168,16 +197,9 @@ macro_rules! tier {
                     panel = panel.wrapping_add(ldb);
                 }
                 for (i, acc) in acc.iter().enumerate() {
-                    // SAFETY: `row` holds a whole tile's; row `i` of `c` may be written at `cols` elements.
-                    unsafe {
-                        let c = b.c.add(i * b.ldc);
-                        let to = if whole { c } else { row.as_mut_ptr() };
-                        for (v, acc) in acc.iter().enumerate() {
-                            $store(to.add(v * LANES), *acc);
-                        }
-                        if !whole {
-                            store_row(&row, b.cols, c);
-                        }
+                    for (v, acc) in acc.iter().enumerate() {
+                        // SAFETY: row `i` of `c` may be written at `N` vectors.
+                        unsafe { $store(b.c.add(i * b.ldc + v * LANES), *acc) };
                     }
                 }
             }
@@ -185,8 +207,8 @@ macro_rules! tier {
     };
 }
 
-tier!(avx512, "avx512f", lanes 16, rows 8 in 1 2 3 4 5 6 7 8, vectors 3 in 1 2 3,
+tier!(avx512, "avx512f", lanes 16, rows 8 in 8 4 2 1, vectors 3 in 1 2 3,
     _mm512_setzero_ps _mm512_loadu_ps _mm512_set1_ps _mm512_fmadd_ps _mm512_storeu_ps);
 // Of 16 registers one is left: with 4 by 3 the compiler moves sums to memory.
-tier!(avx2, "avx2,fma", lanes 8, rows 6 in 1 2 3 4 5 6, vectors 2 in 1 2,
+tier!(avx2, "avx2,fma", lanes 8, rows 6 in 6 4 2 1, vectors 2 in 1 2,
     _mm256_setzero_ps _mm256_loadu_ps _mm256_set1_ps _mm256_fmadd_ps _mm256_storeu_ps);
