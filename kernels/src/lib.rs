@@ -1,5 +1,6 @@
 //! Numeric operations of Seedcorn: one folder per op, each with its reference, CPU code and gradient.
 pub mod adamw;
+pub mod add;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;

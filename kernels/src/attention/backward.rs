@@ -17,10 +17,10 @@
 use rayon::prelude::*;
 
 use super::pack::{self, BLOCK};
-use super::product::{Left, add_product};
 use super::tile::{TileAt, gradient_step};
 use super::{AttentionConfig, QkvLayout};
 use crate::isa::Tier;
+use crate::matmul::{Left, Mode, small_product};
 
 /// What the forward pass left, and the gradient that comes in.
 #[derive(Clone, Copy)]
@@ -165,15 +165,15 @@ impl KeyBlock<'_> {
             let rows = start * stride..(start + queries) * stride;
             let (q, d_out) = (&query.q[rows.clone()], &query.d_out[rows.clone()]);
             let (lse, delta) = (&query.lse[start..][..queries], &query.delta[start..][..queries]);
-            scores.fill(0.0);
-            d.fill(0.0);
-            add_product(tier, Left::Rows(q, stride), self.keys_t, &mut scores, queries, BLOCK, stride);
-            add_product(tier, Left::Rows(d_out, stride), self.values_t, &mut d, queries, BLOCK, stride);
+            let sizes = [queries, BLOCK, stride];
+            small_product(tier, Left::Rows(q, stride), self.keys_t, &mut scores, sizes, Mode::Write);
+            small_product(tier, Left::Rows(d_out, stride), self.values_t, &mut d, sizes, Mode::Write);
             gradient_step(tier, at, &mut scores, &mut d, lse, delta);
-            add_product(tier, Left::Columns(&scores, BLOCK), d_out, self.dv, count, stride, queries);
-            add_product(tier, Left::Columns(&d, BLOCK), q, self.dk, count, stride, queries);
-            let dq = &mut query.dq[rows];
-            add_product(tier, Left::Rows(&d, BLOCK), self.keys, dq, queries, stride, count);
+            let sizes = [count, stride, queries];
+            small_product(tier, Left::Columns(&scores, BLOCK), d_out, self.dv, sizes, Mode::Add);
+            small_product(tier, Left::Columns(&d, BLOCK), q, self.dk, sizes, Mode::Add);
+            let sizes = [queries, stride, count];
+            small_product(tier, Left::Rows(&d, BLOCK), self.keys, &mut query.dq[rows], sizes, Mode::Add);
         }
     }
 }

@@ -6,10 +6,10 @@
 use rayon::prelude::*;
 
 use super::pack::{self, BLOCK};
-use super::product::{Left, add_product};
 use super::tile::{TileAt, softmax_step};
 use super::{AttentionConfig, QkvLayout};
 use crate::isa::Tier;
+use crate::matmul::{Left, Mode, small_product};
 
 /// The keys and values of one segment and key head, as tiles read them.
 struct Keys {
@@ -108,10 +108,11 @@ fn query_block(tier: Tier, task: Task<'_>, keys: &[Keys], layout: QkvLayout, cfg
             let k = &keys.transposed[key * stride..][..stride * BLOCK];
             let v = &keys.values[key * stride..];
             let count = BLOCK.min(v.len() / stride);
-            scores.fill(0.0);
-            add_product(tier, Left::Rows(&q, stride), k, &mut scores, queries, BLOCK, stride);
+            let sizes = [queries, BLOCK, stride];
+            small_product(tier, Left::Rows(&q, stride), k, &mut scores, sizes, Mode::Write);
             softmax_step(tier, at, &mut scores, &mut max, &mut sum, &mut sums, stride);
-            add_product(tier, Left::Rows(&scores, BLOCK), v, &mut sums, queries, stride, count);
+            let sizes = [queries, stride, count];
+            small_product(tier, Left::Rows(&scores, BLOCK), v, &mut sums, sizes, Mode::Add);
         }
         for row in 0..queries {
             let out = &mut out[row * layout.q_width()..][layout.q(head)];

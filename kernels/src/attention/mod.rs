@@ -26,7 +26,6 @@ mod cpu;
 mod decode;
 mod layout;
 mod pack;
-mod product;
 pub mod reference;
 #[cfg(test)]
 mod tests;

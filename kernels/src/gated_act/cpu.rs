@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::GatedKind;
+use crate::flex::unwritten;
 use crate::isa::{Tier, fma, tiered};
 use crate::vector::{exp, tanh};
 
@@ -14,7 +15,9 @@ pub(super) const GELU: (f32, f32) = (0.797_884_6, 0.044_715);
 
 /// Computes `act(gate) * up` for rows of `2 f` elements.
 pub(super) fn gated_act(tier: Tier, gate_up: &[f32], f: usize, kind: GatedKind) -> Vec<f32> {
-    let mut y = vec![0.0; gate_up.len() / 2];
+    #[expect(unsafe_code, reason = "the kernel writes every element")]
+    // SAFETY: every row is written by a task.
+    let mut y = unsafe { unwritten(gate_up.len() / 2) };
     let chunk = (ROWS_PER_TASK * f).max(1);
     let tasks = y.par_chunks_mut(chunk).zip(gate_up.par_chunks(2 * chunk));
     tasks.for_each(|(y, gate_up)| rows(tier, gate_up, f, y, kind));

@@ -115,10 +115,12 @@ fn over_tokens<U: Unit>(unit: U, narrow: View, rank: usize, wide: View, width: u
     let mut out = vec![0.0f32; rank * width];
     let narrow = transposed(narrow, m, rank);
     let left = unit.left(rank, m, View { data: &narrow, stride: m });
-    let right = Operand::Dense { data: wide.data, stride: wide.stride, shape: [m, width] };
-    let c = ViewMut { data: &mut out, stride: width };
-    let output = Output { m: rank, n: width, c, start: Start::Zero };
-    product(unit, output, &[Segment { left: &left, right: &right }]);
+    let mut c = ViewMut { data: &mut out, stride: width };
+    if !unit.few_rows(rank, width, m, &left, wide, &mut c) {
+        let right = Operand::Dense { data: wide.data, stride: wide.stride, shape: [m, width] };
+        let output = Output { m: rank, n: width, c, start: Start::Zero };
+        product(unit, output, &[Segment { left: &left, right: &right }]);
+    }
     out
 }
 

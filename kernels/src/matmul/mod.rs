@@ -16,7 +16,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cpu::{FEW_ROWS, Output, Segment, Start, Unit, VectorUnit, product};
+pub(crate) use cpu::{FEW_ROWS, Left, Output, Segment, Start, Unit, VectorUnit, product, small_product};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use cpu::{Pooled, TileUnit};
 pub use operand::Operand;

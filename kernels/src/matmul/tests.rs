@@ -37,7 +37,7 @@ fn check(m: usize, n: usize, k: usize, b: &Operand) {
     }
 }
 
-const SHAPES: [[usize; 3]; 10] = [
+const SHAPES: [[usize; 3]; 12] = [
     [0, 5, 7],
     [1, 1, 1],
     [1, 33, 64],
@@ -48,6 +48,8 @@ const SHAPES: [[usize; 3]; 10] = [
     [29, 65, 128],
     [70, 16, 96],
     [3, 4, 0],
+    [7, 49, 13],
+    [11, 60, 2200],
 ];
 
 #[test]
@@ -115,6 +117,60 @@ fn tiles_equal_the_definition_on_rounded_operands() {
             let segments = [Segment { left: &a, right: b }, Segment { left: &more, right: &last }];
             product(unit, output, &segments);
             assert_close(&got, &want, k + 25);
+        }
+    }
+}
+
+/// One chain of multiply-adds over rising `k` for each element, from what is in `c`.
+fn chains(tier: Tier, [m, n, k]: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) {
+    let fused = tier != Tier::Portable || crate::isa::PORTABLE_FMA;
+    for i in 0..m {
+        for j in 0..n {
+            c[i * n + j] = (0..k).fold(c[i * n + j], |sum, p| {
+                let (x, y) = (a[i * k + p], b[p * n + j]);
+                if fused { x.mul_add(y, sum) } else { sum + x * y }
+            });
+        }
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Whatever the tiles, panels, cuts and the way an operand is read: the bits are those of the plain chain.
+#[test]
+fn every_way_of_multiplying_gives_the_bits_of_one_chain() {
+    use cpu::{Left, Unit, VectorUnit, small_product};
+    for [m, n, k] in [[1, 16, 1], [13, 80, 70], [9, 112, 131], [3, 64, 2200]] {
+        let (a, b, start) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+        let columns: Vec<f32> = (0..k * m).map(|at| a[at % m * k + at / m]).collect();
+        for tier in Tier::available() {
+            let (mut zero, mut kept) = (vec![0.0; m * n], start.clone());
+            chains(tier, [m, n, k], &a, &b, &mut zero);
+            chains(tier, [m, n, k], &a, &b, &mut kept);
+            for (mode, want) in [(Mode::Write, &zero), (Mode::Add, &kept)] {
+                let want = bits(want);
+                for left in [Left::Rows(&a, k), Left::Columns(&columns, m)] {
+                    let mut got = start.clone();
+                    small_product(tier, left, &b, &mut got, [m, n, k], mode);
+                    assert!(bits(&got) == want, "small {m} {n} {k} on {}", tier.name());
+                }
+                if m > FEW_ROWS {
+                    let mut got = start.clone();
+                    let right = Operand::Dense { data: &b, stride: n, shape: [k, n] };
+                    let c = ViewMut { data: &mut got, stride: n };
+                    cpu::matmul(tier, m, n, k, View { data: &a, stride: k }, &right, c, mode);
+                    assert!(bits(&got) == want, "{m} {n} {k} on {}", tier.name());
+                }
+            }
+            let unit = VectorUnit::new(tier, Compute::F32);
+            let left = unit.left(m, k, View { data: &a, stride: k });
+            let mut got = start.clone();
+            let mut c = ViewMut { data: &mut got, stride: n };
+            let done = unit.few_rows(m, n, k, &left, View { data: &b, stride: n }, &mut c);
+            assert_eq!(done, tier != Tier::Portable, "{}", tier.name());
+            assert!(bits(&got) == bits(if done { &zero } else { &start }), "few {m} {n} {k}");
         }
     }
 }

@@ -63,7 +63,8 @@ impl Block {
         self.feed_forward_half(x_td, adapted, leaves)
     }
 
-    /// The first half: `x + o(attention(norm(x)))`.
+    /// The first half: `x + o(attention(norm(x)))`. The addend `x` is no part of the graph: who sends a gradient back
+    /// adds it to that of the graph, on all threads.
     pub(super) fn attention_half(
         &self,
         x_td: Tensor<2>,
@@ -74,7 +75,7 @@ impl Block {
     ) -> Tensor<2> {
         let qkv = self.queries_keys_values(x_td.clone(), &input.positions, shared, adapted, leaves);
         let heads = attention(qkv, shared.layout, input.segments.clone(), self.attention);
-        self.attended(x_td, heads, adapted, leaves)
+        self.attended(x_td.detach(), heads, adapted, leaves)
     }
 
     /// Returns rotated queries and keys, and values: `[t, layout.width()]`.

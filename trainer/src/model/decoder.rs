@@ -5,7 +5,9 @@
 //! input was kept. At no time does one graph span the model.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 use seedcorn_adapters::{Adapter, Projection};
+use seedcorn_kernels::add::add;
 use seedcorn_kernels::frozen::FrozenWeight;
 use seedcorn_kernels::linear_cross_entropy::linear_cross_entropy;
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
@@ -48,6 +50,8 @@ struct Graph {
     x: Tensor<2>,
     leaves: Leaves,
     y: Tensor<2>,
+    /// Whether the input also reaches the output past the graph, as an addend.
+    residual: bool,
 }
 
 impl Decoder {
@@ -152,9 +156,10 @@ impl Decoder {
     pub(super) fn embedded(&self, input_ids: &[u32]) -> Tensor<2> {
         let d = self.spec.hidden_size;
         let mut x = vec![0.0f32; input_ids.len() * d];
-        for (row, &id) in x.chunks_exact_mut(d).zip(input_ids) {
-            self.embed.read_row(id as usize, row);
-        }
+        x.par_chunks_exact_mut(d)
+            .zip(input_ids)
+            .with_min_len(64)
+            .for_each(|(row, &id)| self.embed.read_row(id as usize, row));
         Tensor::from_data(TensorData::new(x, [input_ids.len(), d]), &self.device)
     }
 
@@ -172,7 +177,7 @@ impl Decoder {
         let x = if layer == 0 { x.autodiff() } else { x.autodiff().require_grad() };
         let mut leaves = Vec::new();
         let y = self.blocks[layer].attention_half(x.clone(), input, &self.shared, adapted, &mut leaves);
-        Graph { x, leaves, y }
+        Graph { x, leaves, y, residual: true }
     }
 
     /// Builds the graph of a block's second half on an input that is a leaf.
@@ -180,7 +185,7 @@ impl Decoder {
         let x = x.autodiff().require_grad();
         let mut leaves = Vec::new();
         let y = self.blocks[layer].feed_forward_half(x.clone(), adapted, &mut leaves);
-        Graph { x, leaves, y }
+        Graph { x, leaves, y, residual: false }
     }
 
     /// Computes the loss and its gradient with respect to the last block's output.
@@ -206,6 +211,10 @@ impl Graph {
             let b = factors.b.grad_remove(&mut grads).expect("every factor is in the graph");
             gradients.set(place, [a, b]);
         }
-        self.x.grad_remove(&mut grads).unwrap_or(dy)
+        match self.x.grad_remove(&mut grads) {
+            Some(dx) if self.residual => add(dx, dy),
+            Some(dx) => dx,
+            None => dy,
+        }
     }
 }

@@ -25,6 +25,9 @@ use crate::rms_norm::normalise_rows_backward;
 /// Tokens whose share of `dA` and `dB` is summed by one task. Fixed: it decides the order of sums.
 const GROUP: usize = 2 * ROWS;
 
+/// Sums over groups that one task adds up.
+const SUMS: usize = 1 << 12;
+
 /// What all tasks read.
 struct Shared<'a> {
     /// Gate and up, which are computed again.
@@ -80,9 +83,12 @@ pub(in crate::gated_mlp) fn backward(
         let [out, width] = part.weight.shape();
         let total = |which: usize, width: usize| {
             let mut total = vec![0.0f32; lora.rank * width];
-            for sums in groups.iter().filter_map(|group| group[index].as_ref()) {
-                total.iter_mut().zip(&sums[which].values).for_each(|(total, value)| *total += value);
-            }
+            total.par_chunks_mut(SUMS).enumerate().for_each(|(chunk, total)| {
+                for sums in groups.iter().filter_map(|group| group[index].as_ref()) {
+                    let values = &sums[which].values[chunk * SUMS..];
+                    total.iter_mut().zip(values).for_each(|(total, value)| *total += value);
+                }
+            });
             total
         };
         let (da, db) = (total(0, width), total(1, out));

@@ -9,6 +9,7 @@ mod portable;
 mod product;
 mod rows;
 mod scratch;
+mod small;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod vector;
@@ -18,6 +19,7 @@ mod x86;
 pub(crate) use product::{Output, Segment, Start, product};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use scratch::Pooled;
+pub(crate) use small::{Left, small_product};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tiles::TileUnit;
 pub(crate) use vector::VectorUnit;
@@ -62,6 +64,12 @@ pub(crate) trait Unit: Copy + Send + Sync + 'static {
     /// The multiple that cuts of `k` lie on.
     fn depth_grain(self) -> usize;
 
+    /// The most of `k` that is packed at once.
+    fn depth_most(self) -> usize;
+
+    /// Bytes of packed columns that a task works with: about half of the second-level cache.
+    fn task_bytes(self) -> usize;
+
     /// Bytes of one panel of `depth`; a multiple of a cache line.
     fn panel_bytes(self, depth: usize) -> usize;
 
@@ -73,6 +81,20 @@ pub(crate) trait Unit: Copy + Send + Sync + 'static {
 
     /// Packs columns `columns` of `right`, at `depth`, as panels one after another, from a cache line on.
     fn pack(self, right: &Operand, depth: Range<usize>, columns: Range<usize>, panels: &mut [u8]);
+
+    /// Computes `c = left . right` of `[m, k]` and a dense `[k, n]` without packing `right`, where `m` is too small for
+    /// that to pay. Returns whether the unit can; if not, `c` is as it was.
+    fn few_rows(
+        self,
+        _m: usize,
+        _n: usize,
+        _k: usize,
+        _left: &Self::Left<'_>,
+        _right: View,
+        _c: &mut ViewMut,
+    ) -> bool {
+        false
+    }
 
     /// Multiplies rows `rows` of left operands with packed panels of `columns` columns, and sums over the cuts in
     /// their order: each cut is a left operand, a depth, and the panels of that depth.

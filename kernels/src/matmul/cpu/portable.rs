@@ -6,7 +6,7 @@ pub(super) const ROWS: usize = 4;
 pub(super) const COLS: usize = 8;
 
 /// See [`super::vector::Kernel`].
-pub(super) unsafe fn block(b: Block) {
+pub(super) unsafe fn panel(b: Block) {
     let mut acc = [[0.0f32; COLS]; ROWS];
     for (i, acc) in acc.iter_mut().enumerate().take(if b.add { b.rows } else { 0 }) {
         // SAFETY: row `i` of `c` may be read at `cols` elements.
@@ -14,7 +14,7 @@ pub(super) unsafe fn block(b: Block) {
     }
     for p in 0..b.k {
         // SAFETY: the panel holds `k * COLS` elements.
-        let row = unsafe { std::slice::from_raw_parts(b.panel.add(p * COLS), COLS) };
+        let row = unsafe { std::slice::from_raw_parts(b.b.add(p * COLS), COLS) };
         for (i, acc) in acc.iter_mut().enumerate().take(b.rows) {
             // SAFETY: `a` holds `rows` rows of `k` elements.
             let x = unsafe { *b.a.add(i * b.lda + p) };

@@ -12,12 +12,6 @@ use rayon::prelude::*;
 use super::scratch::with_lines;
 use super::{Operand, SharedOut, Unit, View, ViewMut};
 
-/// Bytes of packed columns that a task works with: half of a small second-level cache.
-const PANEL_BYTES: usize = 512 << 10;
-
-/// The most of `k` that is packed at once: a slab of the left operand then stays in the first-level cache.
-const DEPTH: usize = 640;
-
 /// The fewest rows for which packing columns again, in another task, is worth it.
 const TASK_ROWS: usize = 256;
 
@@ -71,7 +65,7 @@ impl Grid {
         let width = unit.panel_columns();
         let panels = n.div_ceil(width);
         let threads = rayon::current_num_threads();
-        let most = (PANEL_BYTES / panel_bytes).clamp(1, panels);
+        let most = (unit.task_bytes() / panel_bytes).clamp(1, panels);
         let wanted = if threads > 1 { 4 * threads } else { 1 };
         let row_tasks = m.div_ceil(TASK_ROWS).min(wanted.div_ceil(panels.div_ceil(most))).max(1);
         // With few rows the columns are shared out more finely.
@@ -95,12 +89,13 @@ struct Cut {
 fn passes<U: Unit>(unit: U, segments: &[Segment<U>]) -> Vec<Vec<Cut>> {
     let mut passes: Vec<Vec<Cut>> = Vec::new();
     let mut filled = usize::MAX / 2;
+    let most = unit.depth_most();
     for (segment, k) in segments.iter().map(|segment| segment.right.shape()[0]).enumerate() {
-        let step = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(unit.depth_grain()).max(1);
+        let step = k.div_ceil(k.div_ceil(most).max(1)).next_multiple_of(unit.depth_grain()).max(1);
         for from in (0..k).step_by(step) {
             let depth = from..k.min(from + step);
             // A little more than the bound is better than another turn through the output.
-            if filled + depth.len() > DEPTH + DEPTH / 4 {
+            if filled + depth.len() > most + most / 4 {
                 passes.push(Vec::new());
                 filled = 0;
             }
