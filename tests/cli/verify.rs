@@ -156,7 +156,7 @@ fn a_missing_file_and_one_of_another_run() {
     FAILED  files         `run/adapter/adapter_config.json` is missing
     -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
-    NOT verified: 1 failed, 3 passed
+    NOT verified: 1 failed, 2 passed, 1 not made
     "#);
 }
 
@@ -259,7 +259,7 @@ fn what_cannot_be_verified() {
     ----- stdout
     FAILED  lock          `run.lock` has lock version 1, only 2 is known
     -       signature     there is none
-    NOT verified: 1 failed, 1 passed
+    NOT verified: 1 failed, 0 passed, 1 not made
     "#);
 }
 
