@@ -14,6 +14,7 @@
 //! reads `qkv` and writes the output, 4 (`width + h d`) bytes a token; backward reads `qkv`, the output and its
 //! gradient and writes `dqkv`, twice as much. For SmolLM2-135M (9 heads of 64 over 3 key heads, rows of 960)
 //! and 2048 tokens that is 12.6 and 25.2 MB, and 1.2 and 3.0 GFLOP as 4 x 512, or 4.8 and 12.1 as 1 x 2048.
+//! In f32 the tiles' products run from the first cache at 190 of 243 GFLOP/s (AVX-512) and 117 of 125 (AVX2).
 //! On a matrix unit the softmax, a dozen vector instructions for 16 scores, weighs as much as the products.
 //!
 //! # Source

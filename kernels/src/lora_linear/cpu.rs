@@ -5,7 +5,9 @@
 //!
 //! # Limits
 //! `2 m k n` FLOPs for the frozen part and `2 m rank (k + n)` for the adapter's. Bytes: `x` is read and packed
-//! once for all projections, `y` is written once; the weight is read once for every task's rows.
+//! once for all projections, `y` is written once; the weight is read once for every task's rows. In f32 `x` is read where
+//! it is, once for each task's columns (0.5 or 1 MB packed), and the multiply-add units are the limit: 185 of 243 GFLOP/s
+//! with AVX-512, 108 of 125 with AVX2 for 576 x 1536 (Intel Xeon, family 6, model 167).
 
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
