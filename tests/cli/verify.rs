@@ -66,12 +66,13 @@ fn a_run_its_lock_and_its_exports() {
     ----- stdout
     ok      lock          `run.lock`, whole (sha256 [HASH]...)
     -       files         none of the run's files lie beside the lock
+    -       signature     there is none
     ok      recipe        `recipe.toml`, as the lock says
     ok      model         `model`: 3 files, 381 KB, as the lock says
     ok      data.train.0  `data.jsonl`: 1 file, 1.97 KB, as the lock says
     ok      samples       14 trained, 2 held out, 210 trained tokens, in the same order
     ok      steps         1 to 2, loss, gradient norm and adapter: same bits (cpu [TIER])
-    verified: 6 passed, 1 not made
+    verified: 6 passed, 2 not made
     "#);
 }
 
