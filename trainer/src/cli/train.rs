@@ -18,6 +18,9 @@ pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
     for warning in plan::warnings(&prepared) {
         told.warn(&warning);
     }
+    if let Some(warning) = plan::before_a_run(&prepared)? {
+        told.warn(&warning);
+    }
     if args.dry_run {
         return check::print_plan(&prepared);
     }

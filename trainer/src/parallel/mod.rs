@@ -6,6 +6,7 @@
 //! collective  what ranks do together; one file an engine: single, threads
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! reduce      one binary tree over micro-batches, whoever computed them
+//! traffic     bytes between ranks, without any being sent
 //! ```
 
 mod collective;
@@ -16,6 +17,7 @@ mod reduce;
 mod single;
 mod sum;
 mod threads;
+mod traffic;
 mod world;
 
 pub use collective::{Call, Collective};
@@ -25,4 +27,5 @@ pub use ranks::Ranks;
 pub use single::Single;
 pub use sum::{Sum, SumOverRanks};
 pub use threads::Failure;
+pub use traffic::{Sent, Traffic};
 pub use world::World;

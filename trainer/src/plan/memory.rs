@@ -1,0 +1,182 @@
+//! All memory of one rank, item by item, and the parts of a run that have a peak of their own.
+
+use serde::Serialize;
+
+use super::Subject;
+use super::workspace::Workspace;
+use crate::recipe::Merged;
+
+/// The program, its libraries, and what reading a recipe leaves behind.
+const PROGRAM_BYTES: u64 = 14 << 20;
+/// A tokenizer in memory, for each entry of its vocabulary. Measured: 34 MB for 49152 entries.
+const TOKENIZER_BYTES: u64 = 700;
+/// A token of a sample in memory: its id and its label.
+const TOKEN_BYTES: u64 = 8;
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// One item of a rank's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Item {
+    /// What it is.
+    pub item: &'static str,
+    /// Bytes that ranks in one process share.
+    pub shared: u64,
+    /// Bytes of each rank.
+    pub own: u64,
+    /// How the bytes come about.
+    pub note: String,
+}
+
+impl Item {
+    fn shared(item: &'static str, bytes: u64, note: impl Into<String>) -> Self {
+        Self { item, shared: bytes, own: 0, note: note.into() }
+    }
+
+    fn own(item: &'static str, bytes: u64, note: impl Into<String>) -> Self {
+        Self { item, shared: 0, own: bytes, note: note.into() }
+    }
+
+    /// Bytes of a process with one rank.
+    pub fn bytes(&self) -> u64 {
+        self.shared.saturating_add(self.own)
+    }
+}
+
+/// A part of a run and the most memory that it takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// What the run does.
+    pub part: &'static str,
+    /// Most bytes of a process with one rank.
+    pub bytes: u64,
+}
+
+/// The memory of a rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// What a training step needs; the sum is its peak.
+    pub items: Vec<Item>,
+    /// Loading, a step, evaluation and so on, each with its own peak.
+    pub parts: Vec<Part>,
+    /// Most bytes of a process with one rank.
+    pub peak: u64,
+    /// Most bytes of one process with all ranks.
+    pub peak_of_all: u64,
+}
+
+impl Memory {
+    /// Adds up for a rank that computes with so many threads.
+    pub fn new(subject: &Subject, threads: usize) -> Self {
+        let workspace = Workspace::new(subject, threads as u64);
+        let items = items(subject, &workspace);
+        // What a step needs only while it runs is free for everything else.
+        let passing = |item: &&Item| matches!(item.item, ACTIVATIONS | WORKSPACE | GRADIENTS);
+        let sum = |items: &mut dyn Iterator<Item = u64>| items.fold(0, u64::saturating_add);
+        let step = sum(&mut items.iter().map(Item::bytes));
+        let step_of_all = {
+            let ranks = subject.ranks();
+            sum(&mut items.iter().map(|item| item.shared.saturating_add(item.own.saturating_mul(ranks))))
+        };
+        let passes = sum(&mut items.iter().filter(passing).map(Item::bytes));
+        let resident = step - passes;
+        let adapter = subject.trained_values().saturating_mul(F32);
+        let mut parts = vec![
+            Part { part: "loading", bytes: PROGRAM_BYTES.saturating_add(subject.frozen.loading) },
+            Part { part: "step", bytes: step },
+        ];
+        let mut part = |part, more: u64| parts.push(Part { part, bytes: resident.saturating_add(more) });
+        if subject.ranks() > 1 {
+            let held = adapter.saturating_mul(subject.traffic().most_parts() as u64);
+            part("sum over ranks", held.saturating_mul(2).saturating_add(adapter.saturating_mul(2)));
+        }
+        if subject.evaluation[0] > 0 {
+            part("evaluation", workspace.forward.saturating_add(workspace.packed));
+        }
+        if subject.recipe.checkpoint.every_steps > 0 {
+            part("checkpoint", adapter.saturating_mul(4));
+        }
+        if subject.recipe.export.merged != Merged::None {
+            part("merged export", merged(subject).saturating_add(adapter.saturating_mul(2)));
+        }
+        let other = parts.iter().filter(|part| part.part != "step").map(|part| part.bytes).max().unwrap_or(0);
+        Self { peak: step.max(other), peak_of_all: step_of_all.max(other), items, parts }
+    }
+}
+
+const GRADIENTS: &str = "gradients";
+const ACTIVATIONS: &str = "activations";
+const WORKSPACE: &str = "workspace";
+
+fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
+    let (frozen, recipe, spec) = (&subject.frozen, &subject.recipe, &subject.spec);
+    let values = subject.trained_values();
+    let adapter = values.saturating_mul(F32);
+    let tokenizer = if subject.tokenizer { TOKENIZER_BYTES * spec.vocab_size as u64 } else { 0 };
+    let program = PROGRAM_BYTES + tokenizer + TOKEN_BYTES.saturating_mul(subject.data_tokens as u64);
+    let dense = match recipe.model.compute {
+        crate::recipe::Compute::F32 => "f32",
+        crate::recipe::Compute::Bf16 => "bf16",
+    };
+    let mut items = vec![
+        Item::shared("program", program, "code, tokenizer, data"),
+        Item::shared("linear layers", frozen.linear, frozen.kind.words()),
+        Item::shared(
+            "embedding",
+            frozen.embedding,
+            if spec.tie_word_embeddings { format!("{dense}; also the head") } else { dense.to_owned() },
+        ),
+    ];
+    if !spec.tie_word_embeddings {
+        items.push(Item::shared("head", frozen.head, dense));
+    }
+    items.push(Item::shared("norms and biases", frozen.small, "f32"));
+    // The first values and the first adapter stay beside the one that is trained, and so does a set of moments.
+    let shown = format!("{:.2} M values in f32", values as f64 / 1e6);
+    items.push(Item {
+        item: "adapter",
+        shared: adapter.saturating_mul(2),
+        own: adapter,
+        note: format!("{shown}; its start twice, and itself"),
+    });
+    items.push(Item {
+        item: "optimizer",
+        shared: adapter.saturating_mul(2),
+        own: adapter.saturating_mul(2),
+        note: "two moments in f32, and those at the start".to_owned(),
+    });
+    let held = subject.traffic().held_sums() as u64;
+    let note = match held {
+        0 => "of one micro-batch, in f32".to_owned(),
+        _ => format!("of a micro-batch, and {held} sums that wait for others, in f32"),
+    };
+    items.push(Item::own(GRADIENTS, adapter.saturating_mul(held + 1), note));
+    let activations = &subject.activations;
+    let note = format!(
+        "{} tokens at once; {} of {} blocks kept, the others computed again",
+        activations.tokens, activations.kept_blocks, spec.num_layers
+    );
+    let note = if activations.kept_blocks == spec.num_layers {
+        format!("{} tokens at once; all blocks kept", activations.tokens)
+    } else {
+        note
+    };
+    items.push(Item::own(ACTIVATIONS, activations.bytes, note));
+    let Workspace { block, head, packed, .. } = *workspace;
+    let larger = if block >= head { "a block's backward pass" } else { "the head and its loss" };
+    items.push(Item::own(
+        WORKSPACE,
+        block.max(head).saturating_add(packed),
+        format!("{larger}, packed operands"),
+    ));
+    items
+}
+
+/// Bytes of the whole model in f32, as which a merged one is compared (`merge`).
+fn merged(subject: &Subject) -> u64 {
+    let parameters = subject.spec.parameters();
+    let values = parameters
+        .iter()
+        .map(|(_, shape)| shape.iter().fold(1u64, |all, &one| all.saturating_mul(one as u64)));
+    values.fold(0, u64::saturating_add).saturating_mul(F32)
+}
