@@ -29,8 +29,8 @@ pub struct Plan {
     pub budget: Option<u64>,
 }
 
-/// Decides for a recipe; the pair is the tokens of the longest sample and of all, `frozen` the bytes of the frozen weights, and
-/// `available` the memory that is free before they are read, where that is known.
+/// Decides for a recipe; the pair is the tokens of the longest sample and of all, `frozen` the bytes of the frozen
+/// weights, and `available` the memory that is free before they are read, where that is known.
 ///
 /// # Errors
 /// With `train.activation = "auto"` and no budget, where it is not known how much memory is free.

@@ -37,7 +37,7 @@ pub(super) fn run(args: &args::Plan, global: &Global) -> anyhow::Result<ExitCode
         (None, Some(_)) => None,
     };
     let fit = memory.map(|(memory, _)| Fit::new(&subject, threads, memory, needed));
-    let planned = Report::new(&subject, threads, fit);
+    let planned = Report::new(&subject, threads, args.mesh.is_none(), fit);
     if args.json {
         data_line(&serde_json::to_string_pretty(&planned)?)?;
     } else {

@@ -88,10 +88,11 @@ pub fn helps(
     memory: u64,
     needed: fn(&Memory) -> u64,
 ) -> Vec<(String, u64)> {
+    type Change = fn(&mut Subject);
     let mut subject = subject.clone();
     let mut least = needed(&Memory::new(&subject, threads));
     let mut found = Vec::new();
-    let changes: [(&str, fn(&mut Subject)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("train.activation = \"recompute\"", |subject| {
             subject.recipe.train.activation = Activation::Recompute;
             subject.recipe.train.memory_budget = None;
@@ -138,7 +139,7 @@ pub fn before_a_run(prepared: &Prepared) -> Result<Option<String>, Explained> {
     judge(&Subject::of(prepared), machine).map_err(Explained::from)
 }
 
-fn judge(subject: &Subject, machine: MachineMemory) -> Result<Option<String>, NotEnough> {
+pub(super) fn judge(subject: &Subject, machine: MachineMemory) -> Result<Option<String>, NotEnough> {
     let threads = rayon::current_num_threads().div_ceil(subject.ranks() as usize);
     let needed: fn(&Memory) -> u64 = |memory| memory.peak_of_all;
     let bytes = needed(&Memory::new(subject, threads));
@@ -152,17 +153,4 @@ fn judge(subject: &Subject, machine: MachineMemory) -> Result<Option<String>, No
             shown_bytes(free)
         )
     }))
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    pub(in crate::plan) fn judged(
-        subject: &Subject,
-        total: u64,
-        available: u64,
-    ) -> Result<Option<String>, NotEnough> {
-        judge(subject, MachineMemory { total, available, swap: 0 })
-    }
 }

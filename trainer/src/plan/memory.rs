@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use super::Subject;
 use super::workspace::Workspace;
-use crate::recipe::Merged;
+use crate::recipe::{AdapterStart, Compute, Merged};
 
 /// The program, its libraries, and what reading a recipe leaves behind.
-const PROGRAM_BYTES: u64 = 14 << 20;
+const PROGRAM_BYTES: u64 = 13 << 20;
 /// A tokenizer in memory, for each entry of its vocabulary. Measured: 34 MB for 49152 entries.
 const TOKENIZER_BYTES: u64 = 700;
 /// A token of a sample in memory: its id and its label.
@@ -115,8 +115,8 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
     let tokenizer = if subject.tokenizer { TOKENIZER_BYTES * spec.vocab_size as u64 } else { 0 };
     let program = PROGRAM_BYTES + tokenizer + TOKEN_BYTES.saturating_mul(subject.data_tokens as u64);
     let dense = match recipe.model.compute {
-        crate::recipe::Compute::F32 => "f32",
-        crate::recipe::Compute::Bf16 => "bf16",
+        Compute::F32 => "f32",
+        Compute::Bf16 => "bf16",
     };
     let mut items = vec![
         Item::shared("program", program, "code, tokenizer, data"),
@@ -131,24 +131,28 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         items.push(Item::shared("head", frozen.head, dense));
     }
     items.push(Item::shared("norms and biases", frozen.small, "f32"));
-    // The first values and the first adapter stay beside the one that is trained, and so does a set of moments.
-    let shown = format!("{:.2} M values in f32", values as f64 / 1e6);
+    // What the run started with stays beside what is trained. Of a fresh start, `B` and one set of moments are zeros that
+    // no one writes, which take no memory.
+    let start = match recipe.adapter.start {
+        AdapterStart::Fresh(_) => subject.input_values().saturating_mul(F32),
+        AdapterStart::From { .. } => adapter,
+    };
     items.push(Item {
         item: "adapter",
-        shared: adapter.saturating_mul(2),
+        shared: adapter.saturating_add(start),
         own: adapter,
-        note: format!("{shown}; its start twice, and itself"),
+        note: format!("{:.2} M values in f32, and those at the start", values as f64 / 1e6),
     });
     items.push(Item {
         item: "optimizer",
-        shared: adapter.saturating_mul(2),
+        shared: adapter,
         own: adapter.saturating_mul(2),
         note: "two moments in f32, and those at the start".to_owned(),
     });
     let held = subject.traffic().held_sums() as u64;
     let note = match held {
         0 => "of one micro-batch, in f32".to_owned(),
-        _ => format!("of a micro-batch, and {held} sums that wait for others, in f32"),
+        _ => format!("of a micro-batch, and {held} times as much that waits to be added, in f32"),
     };
     items.push(Item::own(GRADIENTS, adapter.saturating_mul(held + 1), note));
     let activations = &subject.activations;

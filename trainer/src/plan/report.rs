@@ -23,6 +23,8 @@ pub struct Report {
     pub tokens: usize,
     /// Whether the model's configuration is all that was read: samples are then taken to be `data.max_length` long.
     pub imagined: bool,
+    /// Whether all ranks are threads of one process; otherwise each has a machine of its own.
+    pub one_process: bool,
     /// The memory of a rank.
     pub memory: Memory,
     /// What the rank that sends most sends to all others.
@@ -55,7 +57,7 @@ impl Sends {
 
 impl Report {
     /// Makes the plan of a run in which every rank computes with so many threads.
-    pub fn new(subject: &Subject, threads: usize, fit: Option<Fit>) -> Self {
+    pub fn new(subject: &Subject, threads: usize, one_process: bool, fit: Option<Fit>) -> Self {
         let size = |shape: &[usize]| shape.iter().fold(1u64, |all, &one| all.saturating_mul(one as u64));
         let parameters = subject.spec.parameters();
         let ranks = subject.ranks();
@@ -67,6 +69,7 @@ impl Report {
             micro_batches: subject.recipe.train.accumulation() / ranks,
             tokens: subject.activations.tokens,
             imagined: subject.imagined,
+            one_process,
             memory: Memory::new(subject, threads),
             traffic: Sends::new(&subject.traffic(), subject.evaluation[1]),
             fit,
@@ -81,10 +84,12 @@ impl Report {
             self.parameters as f64 / 1e6,
             self.trained_values as f64 / 1e6
         )];
-        let ranks = if self.ranks == 1 { "1 rank".to_owned() } else { format!("{} ranks", self.ranks) };
+        let ranks = counted(self.ranks, "rank");
+        let each = if self.ranks > 1 { "each with " } else { "" };
         lines.push(format!(
-            "mesh: {ranks}, each with {} micro-batches of up to {} tokens a step",
-            self.micro_batches, self.tokens
+            "mesh: {ranks}, {each}{} of up to {} tokens a step",
+            counted(self.micro_batches, "micro-batch"),
+            self.tokens
         ));
         if self.imagined {
             lines.push("samples: taken to be `data.max_length` long; the model has no weights here, and no data was read".to_owned());
@@ -124,7 +129,7 @@ impl Report {
             .collect();
         lines.push(format!("at other times: {}", others.join(", ")));
         lines.push(format!("most at once: {}", shown_bytes(self.memory.peak)));
-        if self.ranks > 1 {
+        if self.ranks > 1 && self.one_process {
             let all = shown_bytes(self.memory.peak_of_all);
             lines.push(format!(
                 "all {} ranks as threads of one process, which share the weights: {all}",
@@ -148,4 +153,14 @@ impl Report {
         lines.push(format!("  {:<24}{:>9}  a step", "together", shown_bytes(step)));
         lines
     }
+}
+
+/// A number with its noun.
+fn counted(count: u64, noun: &str) -> String {
+    let end = match (count, noun.ends_with("ch")) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{count} {noun}{end}")
 }

@@ -50,7 +50,8 @@ impl Subject {
         let mut evaluation = [0, 0];
         for source in dataset.eval() {
             let samples = &source.samples[..source.samples.len().min(limit)];
-            let sizes = samples.chunks(batch).map(|batch| batch.iter().map(|one| one.tokens()).sum());
+            let sizes =
+                samples.chunks(batch).map(|batch| batch.iter().map(seedcorn_data::Sample::tokens).sum());
             evaluation[0] = sizes.max().unwrap_or(0).max(evaluation[0]);
             evaluation[1] += samples.len().div_ceil(batch);
         }
@@ -122,6 +123,12 @@ impl Subject {
             let sides = one.module.in_features as u64 + one.module.out_features as u64;
             sides.saturating_mul(one.rank as u64)
         };
+        self.adapted.iter().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Returns how many of them are of the factors `A`.
+    pub fn input_values(&self) -> u64 {
+        let of = |one: &PlannedModule| (one.module.in_features as u64).saturating_mul(one.rank as u64);
         self.adapted.iter().map(of).fold(0, u64::saturating_add)
     }
 

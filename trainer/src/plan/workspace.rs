@@ -12,8 +12,8 @@ use super::Subject;
 use crate::build::precision;
 use crate::memory::{BlockBytes, block_bytes};
 
-/// Bytes that each thread keeps for the kernels' tasks: packed panels, tiles of a stretch of rows, a heap of its own.
-const THREAD_BYTES: u64 = 4 << 20;
+/// The most bytes of packed columns that a thread keeps (`matmul/cpu/product.rs`).
+const PANEL_BYTES: u64 = 512 << 10;
 /// Tokens of a group whose share of the fused half's gradients is a sum of its own (`gated_mlp/fused/backward.rs`).
 const GROUP: u64 = 256;
 /// Queries of a task of attention's backward pass on tiles (`attention/tiles/backward.rs`).
@@ -105,7 +105,7 @@ impl Workspace {
         Self {
             block: again.saturating_add(half.max(attention)),
             head: head(&widths, unit, true, t),
-            packed: packed(&widths, unit, fused, t).saturating_add(threads * THREAD_BYTES),
+            packed: packed(&widths, unit, fused, t).saturating_add(threads * of_thread(&widths)),
             forward: forward(&widths, fused)
                 .saturating_mul(evaluated)
                 .max(head(&widths, unit, false, evaluated)),
@@ -171,6 +171,12 @@ fn packed(w: &Widths, unit: Unit, fused: bool, tokens: u64) -> u64 {
         return (attention.saturating_mul(tokens)).saturating_add(5 * 2 * w.d.saturating_mul(w.f));
     }
     (attention.max(4 * w.f) + 2 * w.d).saturating_mul(tokens)
+}
+
+/// Bytes that each thread keeps for its tasks: packed columns, and a stretch of rows as tiles.
+fn of_thread(w: &Widths) -> u64 {
+    const STRETCH: u64 = 128;
+    PANEL_BYTES.min(4 * w.d.saturating_mul(w.f)) + 2 * STRETCH * (2 * w.d + 3 * w.f)
 }
 
 /// Bytes a token of a block without gradients.
