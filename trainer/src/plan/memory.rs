@@ -97,7 +97,11 @@ impl Memory {
             part("checkpoint", adapter.saturating_mul(4));
         }
         if subject.recipe.export.merged != Merged::None {
-            part("merged export", merged(subject).saturating_add(adapter.saturating_mul(2)));
+            let whole = merged(subject);
+            // Tensors of a model do not fit everywhere where a step's were.
+            let pieces = passes.min(whole / 4);
+            let copies = adapter.saturating_mul(2).saturating_add(tokenizer(subject));
+            part("merged export", whole.saturating_add(pieces).saturating_add(copies));
         }
         let other = parts.iter().filter(|part| part.part != "step").map(|part| part.bytes).max().unwrap_or(0);
         Self { peak: step.max(other), peak_of_all: step_of_all.max(other), items, parts }
@@ -112,8 +116,7 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
     let (frozen, recipe, spec) = (&subject.frozen, &subject.recipe, &subject.spec);
     let values = subject.trained_values();
     let adapter = values.saturating_mul(F32);
-    let tokenizer = if subject.tokenizer { TOKENIZER_BYTES * spec.vocab_size as u64 } else { 0 };
-    let program = PROGRAM_BYTES + tokenizer + TOKEN_BYTES.saturating_mul(subject.data_tokens as u64);
+    let program = PROGRAM_BYTES + tokenizer(subject) + TOKEN_BYTES.saturating_mul(subject.data_tokens as u64);
     let dense = match recipe.model.compute {
         Compute::F32 => "f32",
         Compute::Bf16 => "bf16",
@@ -174,6 +177,10 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         format!("{larger}, packed operands"),
     ));
     items
+}
+
+fn tokenizer(subject: &Subject) -> u64 {
+    if subject.tokenizer { TOKENIZER_BYTES * subject.spec.vocab_size as u64 } else { 0 }
 }
 
 /// Bytes of the whole model in f32, as which a merged one is compared (`merge`).
