@@ -55,7 +55,11 @@ fn of_a_configuration() {
     assert!(one["traffic"]["step"].as_array().unwrap().is_empty());
     let many = json("--mesh data=1024 --set train.batch_size=2048");
     assert_eq!((&many["ranks"], &many["micro_batches"]), (&1024.into(), &1.into()));
-    assert_eq!(many["memory"]["peak"], one["memory"]["peak"], "a rank needs no more for there being others");
+    let alone = json("--set train.batch_size=2");
+    assert_eq!(
+        many["memory"]["peak"], alone["memory"]["peak"],
+        "a rank needs no more for there being others"
+    );
     let values = many["trained_values"].as_u64().unwrap();
     let sent = many["traffic"]["step"].as_array().unwrap().iter();
     let gradients = sent.filter(|one| one["op"] == "gradients").map(|one| one["bytes"].as_u64().unwrap());
@@ -77,7 +81,9 @@ fn of_a_configuration_that_no_machine_holds() {
 #[test]
 fn of_a_run_that_no_machine_holds() {
     let stage = Stage::new();
-    let more = "--set train.batch_size=1099511627776 --set train.micro_batch=1099511627776";
+    let ids: Vec<u32> = (0..512).map(|at| at % 200).collect();
+    stage.write("data.jsonl", serde_json::json!({ "input_ids": ids }).to_string());
+    let more = "--set data.max_length=512 --set train.batch_size=1048576 --set train.micro_batch=1048576";
     for verb in ["check", "train"] {
         let shown = stage.seedcorn(&format!("{verb} recipe.toml {more}"));
         assert!(shown.starts_with("exit 1\n") && shown.contains("error: the run needs "), "{verb}: {shown}");

@@ -135,9 +135,9 @@ pub struct Inspect {
 /// Flags of `plan`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without `--mesh` the run is taken as `train` would do it here, its ranks as threads of one process, and
-compared with this machine. With it each rank has a machine of its own. The exit code is 1 where the
-run does not fit. A model folder that holds `config.json` alone is enough; no data is read then.
+Without `--mesh` the run is taken as `train` would do it here, all ranks in one process, and compared
+with this machine. With it each rank has a machine of its own. The exit code is 1 where the run does
+not fit. A model folder that holds `config.json` alone is enough; no data is read then.
 
 Examples:
   seedcorn plan recipe.toml

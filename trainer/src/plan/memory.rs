@@ -12,6 +12,8 @@ const PROGRAM_BYTES: u64 = 13 << 20;
 const TOKENIZER_BYTES: u64 = 700;
 /// A token of a sample in memory: its id and its label.
 const TOKEN_BYTES: u64 = 8;
+/// Share of what comes and goes in a step that the allocator does not find room for where something else was.
+const PIECES: f64 = 0.06;
 /// Bytes of an f32.
 const F32: u64 = 4;
 
@@ -69,10 +71,13 @@ impl Memory {
     /// Adds up for a rank that computes with so many threads.
     pub fn new(subject: &Subject, threads: usize) -> Self {
         let workspace = Workspace::new(subject, threads as u64);
-        let items = items(subject, &workspace);
+        let mut items = items(subject, &workspace);
         // What a step needs only while it runs is free for everything else.
         let passing = |item: &&Item| matches!(item.item, ACTIVATIONS | WORKSPACE | GRADIENTS);
         let sum = |items: &mut dyn Iterator<Item = u64>| items.fold(0, u64::saturating_add);
+        let passes = sum(&mut items.iter().filter(passing).map(Item::bytes));
+        items.push(Item::own("heap", (passes as f64 * PIECES) as u64, "freed and not used again"));
+        let passing = |item: &&Item| passing(item) || item.item == "heap";
         let step = sum(&mut items.iter().map(Item::bytes));
         let step_of_all = {
             let ranks = subject.ranks();
@@ -144,7 +149,7 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         item: "adapter",
         shared: adapter.saturating_add(start),
         own: adapter,
-        note: format!("{:.2} M values in f32, and those at the start", values as f64 / 1e6),
+        note: format!("{} values in f32, and those at the start", shown_count(values)),
     });
     items.push(Item {
         item: "optimizer",
@@ -155,7 +160,7 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
     let held = subject.traffic().held_sums() as u64;
     let note = match held {
         0 => "of one micro-batch, in f32".to_owned(),
-        _ => format!("of a micro-batch, and {held} times as much that waits to be added, in f32"),
+        _ => format!("{} times, in f32: of a micro-batch, and sums that wait in the tree", held + 1),
     };
     items.push(Item::own(GRADIENTS, adapter.saturating_mul(held + 1), note));
     let activations = &subject.activations;
@@ -177,6 +182,11 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         format!("{larger}, packed operands"),
     ));
     items
+}
+
+/// Writes a count for people, in millions where it is large.
+pub(super) fn shown_count(count: u64) -> String {
+    if count < 100_000 { count.to_string() } else { format!("{:.2} M", count as f64 / 1e6) }
 }
 
 fn tokenizer(subject: &Subject) -> u64 {

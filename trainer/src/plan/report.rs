@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::memory::shown_count;
 use super::{Fit, Memory, Subject};
 use crate::parallel::{Sent, Traffic};
 use crate::recipe::shown_bytes;
@@ -79,10 +80,10 @@ impl Report {
     /// The plan in lines.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "model: {}, {:.1} M parameters, {:.2} M trained values",
+            "model: {}, {} parameters, {} trained values",
             self.model_type,
-            self.parameters as f64 / 1e6,
-            self.trained_values as f64 / 1e6
+            shown_count(self.parameters),
+            shown_count(self.trained_values)
         )];
         let ranks = counted(self.ranks, "rank");
         let each = if self.ranks > 1 { "each with " } else { "" };

@@ -152,7 +152,8 @@ pub fn is_configuration_only(source: &Location) -> Option<&Path> {
     let folder = source.path().filter(|path| path.join("config.json").is_file())?;
     let is_weights = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        [".safetensors", ".safetensors.index.json", ".gguf", ".bin"].iter().any(|end| name.ends_with(end))
+        let shard = name.starts_with("model") && name.contains(".safetensors");
+        shard || [".gguf", ".bin"].iter().any(|end| name.ends_with(end))
     };
     let mut files = fs_err::read_dir(folder).ok()?;
     let none = files.all(|file| file.is_ok_and(|file| !is_weights(&file.path())));
