@@ -176,7 +176,7 @@ fn ranks_send_the_bytes_of_the_plan() {
     }
 }
 
-/// The peak of a process of its own: less than planned, and not by much.
+/// The peak of a process of its own, on whatever instruction tier there is; `docs/scale.md` has that of a real model.
 #[test]
 fn a_run_stays_within_its_plan() {
     let scratch = Scratch::new("wide", &samples(64, 127..128, 43));
@@ -202,6 +202,6 @@ fn a_run_stays_within_its_plan() {
         let measured = scratch.measured(&format!("run-{index}"), "peak_memory_bytes");
         let ratio = planned.peak as f64 / measured;
         println!("{more:?}: planned {}, measured {measured}: {ratio:.3}", planned.peak);
-        assert!((0.95..=1.2).contains(&ratio), "{more:?}: planned {}, measured {measured}", planned.peak);
+        assert!((0.9..=1.25).contains(&ratio), "{more:?}: planned {}, measured {measured}", planned.peak);
     }
 }

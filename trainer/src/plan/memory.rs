@@ -139,23 +139,25 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         items.push(Item::shared("head", frozen.head, dense));
     }
     items.push(Item::shared("norms and biases", frozen.small, "f32"));
-    // What the run started with stays beside what is trained. Of a fresh start, `B` and one set of moments are zeros that
-    // no one writes, which take no memory.
-    let start = match recipe.adapter.start {
+    // The first values stay, and beside several ranks the state they all start from. Of a fresh start, `B` and one set of
+    // moments are zeros that no one writes, which take no memory.
+    let first = match recipe.adapter.start {
         AdapterStart::Fresh(_) => subject.input_values().saturating_mul(F32),
         AdapterStart::From { .. } => adapter,
     };
+    let start = if subject.ranks() > 1 { adapter } else { 0 };
     items.push(Item {
         item: "adapter",
-        shared: adapter.saturating_add(start),
+        shared: first.saturating_add(start),
         own: adapter,
         note: format!("{} values in f32, and those at the start", shown_count(values)),
     });
+    let note = if start > 0 { "two moments in f32, and those at the start" } else { "two moments in f32" };
     items.push(Item {
         item: "optimizer",
-        shared: adapter,
+        shared: start,
         own: adapter.saturating_mul(2),
-        note: "two moments in f32, and those at the start".to_owned(),
+        note: note.to_owned(),
     });
     let held = subject.traffic().held_sums() as u64;
     let note = match held {
