@@ -25,6 +25,11 @@ fn inspect() {
 }
 
 #[test]
+fn plan() {
+    assert_snapshot!(Stage::new().seedcorn("plan --help"));
+}
+
+#[test]
 fn merge() {
     assert_snapshot!(Stage::new().seedcorn("merge --help"));
 }

@@ -10,6 +10,7 @@ mod bad_model;
 mod bad_recipe;
 mod help;
 mod licences;
+mod plan;
 mod ranks;
 mod report;
 mod runs;

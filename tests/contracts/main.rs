@@ -6,5 +6,6 @@ mod frozen;
 mod kills;
 mod losses;
 mod memory;
+mod plan;
 mod ranks;
 mod repository;

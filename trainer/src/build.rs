@@ -5,18 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use seedcorn_adapters::lora::{LoraConfig, LoraWeights};
+use seedcorn_adapters::lora::{LoraConfig, LoraWeights, PlannedModule};
 use seedcorn_adapters::peft;
-use seedcorn_adapters::target::Targets;
+use seedcorn_adapters::target::{LinearModule, Targets};
 use seedcorn_data::source::{self, Resolved, Resolver, Source};
 use seedcorn_data::{Dataset, LoadOptions, SourceSpec, Split, Stream, StreamConfig};
 use seedcorn_kernels::frozen::Compute;
 
 use crate::base::{self, Base};
+use crate::log::available_memory_bytes;
 use crate::memory;
 use crate::model::Precision;
+use crate::plan::Frozen;
 use crate::provenance::Licences;
-use crate::recipe::{self, AdapterStart, DataSource, Length, Recipe};
+use crate::recipe::{self, AdapterStart, DataSource, Length, LoraShape, Recipe};
 use crate::schedule::Schedule;
 
 /// A run whose inputs have been found, read and checked; no weight has been read.
@@ -92,7 +94,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         vocab_size: Some(base.spec.vocab_size),
     };
     let dataset = Arc::new(Dataset::load(&train, base.tokenizer.as_ref(), &options)?);
-    let (adapter_files, lora, weights) = adapter(&recipe, &base, resolver)?;
+    let (adapter_files, lora, weights) = adapter(&recipe, &base.linear_modules(), resolver)?;
     base.check(precision(&recipe.model))?;
     let stream = StreamConfig {
         batch_size: recipe.train.batch_size as usize,
@@ -108,8 +110,11 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         Length::Epochs(epochs) => epochs.saturating_mul(order.steps_per_epoch()),
     };
     let schedule = Schedule::new(&recipe.schedule, recipe.optimizer.lr, steps)?;
-    let longest = dataset.samples().iter().map(seedcorn_data::Sample::tokens).max().unwrap_or(0);
-    let memory = memory::plan(&recipe, &base.spec, &weights, longest)?;
+    let tokens = || dataset.samples().iter().map(seedcorn_data::Sample::tokens);
+    let lengths = [tokens().max().unwrap_or(0), tokens().sum()];
+    let frozen = Frozen::of(&base, precision(&recipe.model)).total();
+    let available = available_memory_bytes();
+    let memory = memory::plan(&recipe, &base.spec, &planned(&weights), lengths, frozen, available)?;
     Ok(Prepared {
         recipe,
         base,
@@ -125,6 +130,20 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
         schedule,
         memory,
     })
+}
+
+/// Returns the shapes of an adapter's factors.
+pub(crate) fn planned(weights: &[LoraWeights]) -> Vec<PlannedModule> {
+    let shape = |one: &LoraWeights| PlannedModule {
+        module: LinearModule {
+            name: one.name.clone(),
+            in_features: one.in_features,
+            out_features: one.out_features,
+        },
+        rank: one.rank,
+        scale: one.scale,
+    };
+    weights.iter().map(shape).collect()
 }
 
 /// Returns how the recipe keeps the frozen weights.
@@ -190,50 +209,51 @@ pub(crate) fn file_spec(
     })
 }
 
-/// Plans a fresh adapter, or reads the one that the recipe continues from.
 /// Leaves of an adapter's folder the files that are read: what else lies there, like a lock with the times of its
 /// run, decides nothing.
 pub(crate) fn keep_adapter_files(resolved: &mut Resolved) {
     resolved.files.retain(|file| [peft::CONFIG_FILE, peft::MODEL_FILE].contains(&file.name.as_str()));
 }
 
-fn adapter(
+/// Plans a fresh adapter, or reads the one that the recipe continues from.
+pub(crate) fn adapter(
     recipe: &Recipe,
-    base: &Base,
+    modules: &[LinearModule],
     resolver: &Resolver,
 ) -> anyhow::Result<(Option<Resolved>, LoraConfig, Vec<LoraWeights>)> {
-    let (modules, dropout) = (base.linear_modules(), recipe.adapter.dropout as f32);
+    let dropout = recipe.adapter.dropout as f32;
     match &recipe.adapter.start {
         AdapterStart::From { from } => {
             let mut resolved = Source::parse(&from.resolved(), Path::new(""))
                 .and_then(|source| source::resolve(&source, resolver))
                 .context("could not use `adapter.from`")?;
             keep_adapter_files(&mut resolved);
-            let read = peft::read(&resolved.root, &modules)
+            let read = peft::read(&resolved.root, modules)
                 .with_context(|| format!("could not use `adapter.from` (`{}`)", from.typed()))?;
             Ok((Some(resolved), LoraConfig { dropout, ..read.config.lora }, read.weights))
         }
         AdapterStart::Fresh(shape) => {
-            let lora = LoraConfig {
-                rank: shape.rank as usize,
-                alpha: shape.alpha,
-                dropout,
-                rslora: shape.rslora,
-                targets: match &shape.targets {
-                    recipe::Targets::Text(text) => Targets::from_text(text),
-                    recipe::Targets::Names(list) => Targets::List(list.clone()),
-                },
-                exclude: shape.exclude.clone(),
-                rank_pattern: shape
-                    .rank_pattern
-                    .iter()
-                    .map(|(key, rank)| (key.clone(), *rank as usize))
-                    .collect(),
-                alpha_pattern: shape.alpha_pattern.clone(),
-            };
-            let planned = lora.plan(&modules)?;
+            let lora = fresh(shape, dropout);
+            let planned = lora.plan(modules)?;
             let weights = planned.iter().map(|module| LoraWeights::init(module, recipe.train.seed)).collect();
             Ok((None, lora, weights))
         }
+    }
+}
+
+/// Returns what a recipe asks of a fresh adapter.
+pub(crate) fn fresh(shape: &LoraShape, dropout: f32) -> LoraConfig {
+    LoraConfig {
+        rank: shape.rank as usize,
+        alpha: shape.alpha,
+        dropout,
+        rslora: shape.rslora,
+        targets: match &shape.targets {
+            recipe::Targets::Text(text) => Targets::from_text(text),
+            recipe::Targets::Names(list) => Targets::List(list.clone()),
+        },
+        exclude: shape.exclude.clone(),
+        rank_pattern: shape.rank_pattern.iter().map(|(key, rank)| (key.clone(), *rank as usize)).collect(),
+        alpha_pattern: shape.alpha_pattern.clone(),
     }
 }

@@ -4,15 +4,13 @@
 
 use std::collections::HashMap;
 
-use seedcorn_adapters::lora::LoraWeights;
-use seedcorn_kernels::frozen::Compute;
+use seedcorn_adapters::lora::PlannedModule;
 use seedcorn_kernels::gated_mlp;
 
 use crate::build::precision;
 use crate::error::Explained;
-use crate::log::available_memory_bytes;
 use crate::model::{ModelSpec, Precision};
-use crate::recipe::{Activation, Quantize, Recipe};
+use crate::recipe::{Activation, Recipe};
 
 /// Share of the free memory that is taken without `train.memory_budget`, once the weights are in. The rest is for
 /// what a block needs while it is computed, the optimizer, evaluation, and the page cache.
@@ -31,28 +29,35 @@ pub struct Plan {
     pub budget: Option<u64>,
 }
 
-/// Decides for a recipe; `longest` is the length of the longest sample.
+/// Decides for a recipe; the pair is the tokens of the longest sample and of all, `frozen` the bytes of the frozen
+/// weights, and `available` the memory that is free before they are read, where that is known.
 ///
 /// # Errors
-/// With `train.activation = "auto"` and no budget, where the system does not say how much memory is free.
+/// With `train.activation = "auto"` and no budget, where it is not known how much memory is free.
 pub fn plan(
     recipe: &Recipe,
     spec: &ModelSpec,
-    weights: &[LoraWeights],
-    longest: usize,
+    adapted: &[PlannedModule],
+    [longest, all]: [usize; 2],
+    frozen: u64,
+    available: Option<u64>,
 ) -> Result<Plan, Explained> {
     let precision = precision(&recipe.model);
-    let length = if recipe.data.packing { recipe.data.max_length as usize } else { longest };
+    // An epoch's packs hold all samples once.
+    let length = if recipe.data.packing { all.min(recipe.data.max_length as usize) } else { longest };
     let tokens = length.saturating_mul(recipe.train.micro_batch as usize);
     let layers = spec.num_layers;
-    let blocks = block_bytes(spec, weights, tokens, precision, recipe.adapter.dropout > 0.0);
+    let blocks = block_bytes(spec, adapted, tokens, precision, recipe.adapter.dropout > 0.0);
     let bytes = |kept: usize| {
         let (again, kept) = blocks.split_at(layers - kept);
-        again.iter().map(|block| block.again).sum::<u64>() + kept.iter().map(|block| block.kept).sum::<u64>()
+        let all = again.iter().map(|block| block.again).chain(kept.iter().map(|block| block.kept));
+        all.fold(0, u64::saturating_add)
     };
     let budget = match (recipe.train.activation, recipe.train.memory_budget) {
         (Activation::Auto, Some(budget)) => Some(budget),
-        (Activation::Auto, None) => Some(default_budget(spec, precision)? / recipe.parallel.on_this_machine),
+        (Activation::Auto, None) => {
+            Some(default_budget(frozen, available)? / recipe.parallel.on_this_machine)
+        }
         _ => None,
     };
     let kept_blocks = match (recipe.train.activation, budget) {
@@ -64,11 +69,12 @@ pub fn plan(
 }
 
 /// Bytes of one block between the forward and the backward pass.
-struct BlockBytes {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockBytes {
     /// Where it is computed again.
-    again: u64,
+    pub(crate) again: u64,
     /// Where its graphs are kept.
-    kept: u64,
+    pub(crate) kept: u64,
 }
 
 /// Estimates what each block keeps.
@@ -77,9 +83,9 @@ struct BlockBytes {
 /// Kept: the input and its norm, queries, keys and values (once more where heads are normed),
 /// the heads and their log-sum-exp, the input of the feed-forward half, and every adapter's low-rank product. Where
 /// that half is not the fused kernel: its normed input, gate, up, and what goes into the down projection.
-fn block_bytes(
+pub(crate) fn block_bytes(
     spec: &ModelSpec,
-    weights: &[LoraWeights],
+    adapted: &[PlannedModule],
     tokens: usize,
     precision: Precision,
     dropout: bool,
@@ -91,7 +97,8 @@ fn block_bytes(
     let qkv = (heads.q_size() + 2 * heads.kv_size()) * if spec.qk_norm { 2 } else { 1 };
     let feed_forward = if fused { d } else { 2 * d + 3 * f };
     let width = 2 * d + qkv + heads.q_size() + heads.num_heads + feed_forward;
-    let ranks: HashMap<&str, usize> = weights.iter().map(|one| (one.name.as_str(), one.rank)).collect();
+    let ranks: HashMap<&str, usize> =
+        adapted.iter().map(|one| (one.module.name.as_str(), one.rank)).collect();
     let modules = spec.linear_modules();
     // The output head stands last, after the same number of layers in every block.
     modules[..modules.len() - 1]
@@ -101,37 +108,16 @@ fn block_bytes(
                 modules.iter().filter_map(|module| ranks.get(module.name.as_str())).sum::<usize>()
             };
             let half = if fused { d + of(&block[block.len() - FEED_FORWARD..]) } else { 0 };
-            let floats = |width: usize| 4 * tokens as u64 * width as u64;
+            let floats = |width: usize| (4 * width as u64).saturating_mul(tokens as u64);
             BlockBytes { again: floats(d + half), kept: floats(width + of(block)) }
         })
         .collect()
 }
 
-fn default_budget(spec: &ModelSpec, precision: Precision) -> Result<u64, Explained> {
-    let available = available_memory_bytes().ok_or_else(|| {
+fn default_budget(frozen: u64, available: Option<u64>) -> Result<u64, Explained> {
+    let available = available.ok_or_else(|| {
         Explained::usage("this system does not say how much memory is free")
             .with_hint("set `train.memory_budget`, like `4 GiB`")
     })?;
-    Ok((available.saturating_sub(weight_bytes(spec, precision)) as f64 * SHARE) as u64)
-}
-
-/// Estimates the bytes of the frozen weights, which are not in memory yet.
-pub(crate) fn weight_bytes(spec: &ModelSpec, precision: Precision) -> u64 {
-    let dense = match precision.compute {
-        Compute::F32 => 32,
-        Compute::Bf16 => 16,
-    };
-    let linear_bits = match precision.quantize {
-        Quantize::None => dense,
-        // Scales take up to half a bit more.
-        Quantize::Nf4 => 5,
-        Quantize::Int8 => 9,
-    };
-    let modules = spec.linear_modules();
-    let of = |module: &seedcorn_adapters::target::LinearModule| {
-        module.in_features as u64 * module.out_features as u64
-    };
-    let linear: u64 = modules[..modules.len() - 1].iter().map(of).sum();
-    let all: u64 = spec.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
-    (linear * linear_bits + all.saturating_sub(linear) * dense) / 8
+    Ok((available.saturating_sub(frozen) as f64 * SHARE) as u64)
 }

@@ -1,7 +1,7 @@
 //! One training run, from prepared inputs to an exported adapter that was loaded back and compared.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -144,7 +144,14 @@ pub fn run_in(
     }
     world.meet("start")?;
     let outlets = Mutex::new(log.as_mut().map(|log| (checkpoints, log)));
+    // A rank that is alone takes the state; several take copies.
+    let state = Mutex::new(Some((adapter, optimizer)));
     let trained = world.run(|ranks| {
+        let (adapter, optimizer) = {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let taken = if ranks.size() == 1 { state.take() } else { state.clone() };
+            taken.expect("taken once")
+        };
         let outlets = ranks.leads().then(|| outlets.lock().ok()?.take()).flatten();
         let (checkpoints, log) = outlets.map_or((None, None), |(checkpoints, log)| (checkpoints, Some(log)));
         let mut silent = Silent;
@@ -152,8 +159,8 @@ pub fn run_in(
             ranks,
             stop,
             model: &decoder,
-            adapter: adapter.clone(),
-            optimizer: optimizer.clone(),
+            adapter,
+            optimizer,
             stream: stream.clone(),
             eval: prepared.dataset.eval(),
             schedule: prepared.schedule,

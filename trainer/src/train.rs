@@ -12,7 +12,7 @@ use crate::checkpoint::CheckpointError;
 use crate::evaluate::{EvalShape, Evaluation, evaluate};
 use crate::model::{Decoder, Input};
 use crate::optimizer::Optimizer;
-use crate::parallel::{ParallelError, Ranks, Sum, Traffic};
+use crate::parallel::{Exchanged, ParallelError, Ranks, Sum};
 use crate::progress::{Observer, Progress, StepRecord};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, Checkpoints};
@@ -81,7 +81,7 @@ pub struct Trained {
     /// Where the run ended.
     pub progress: Progress,
     /// What this rank has sent to others.
-    pub traffic: Traffic,
+    pub traffic: Exchanged,
 }
 
 /// Why a run stopped before its last step.

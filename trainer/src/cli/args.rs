@@ -69,6 +69,8 @@ pub enum Verb {
     Check(Recipe),
     /// Show samples token by token: what is trained, what is masked, where packs break
     Inspect(Inspect),
+    /// Say what a run needs before any weight is read: memory of each rank, bytes between ranks
+    Plan(Plan),
     /// Merge an adapter into its base model
     Merge(Merge),
     /// Measure loss and perplexity on data
@@ -145,6 +147,32 @@ pub struct Report {
     /// Folder of the run
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
+}
+
+/// Flags of `plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without `--mesh` the run is taken as `train` would do it here, all ranks in one process, and compared
+with this machine. With it each rank has a machine of its own. The exit code is 1 where the run does
+not fit. A model folder that holds `config.json` alone is enough; no data is read then.
+
+Examples:
+  seedcorn plan recipe.toml
+  seedcorn plan recipe.toml --memory 16GiB --set train.micro_batch=8
+  seedcorn plan recipe.toml --mesh data=64 --memory 64GB --set train.batch_size=64 --json")]
+pub struct Plan {
+    /// The recipe.
+    #[command(flatten)]
+    pub recipe: Recipe,
+    /// Take so many data ranks, each on a machine of its own
+    #[arg(long, value_name = "data=N", value_parser = parse_mesh)]
+    pub mesh: Option<u64>,
+    /// Memory of a machine, to say whether the run fits
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `merge`.
@@ -389,6 +417,15 @@ fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Parses `data=N`.
+fn parse_mesh(text: &str) -> Result<u64, String> {
+    const MOST: u64 = 1 << 16;
+    let ranks = text.strip_prefix("data=").and_then(|count| count.parse().ok());
+    ranks
+        .filter(|ranks| (1..=MOST).contains(ranks))
+        .ok_or_else(|| format!("write it like `data=8`, at most {MOST}"))
+}
+
 fn parse_temperature(text: &str) -> Result<f64, String> {
     number(text, "at least 0", |value| value >= 0.0)
 }
@@ -454,6 +491,8 @@ mod tests {
             "seedcorn generate m --prompt p --raw --system s",
             "seedcorn merge a --base b --out c --max-shard-size many",
             "seedcorn sign folder",
+            "seedcorn plan r.toml --mesh data=0",
+            "seedcorn plan r.toml --mesh 8",
             "seedcorn doctor -q -v",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");

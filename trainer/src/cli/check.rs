@@ -14,6 +14,9 @@ pub(super) fn run(args: &args::Recipe, global: &Global) -> anyhow::Result<()> {
     for warning in plan::warnings(&prepared) {
         told.warn(&warning);
     }
+    if let Some(warning) = plan::before_a_run(&prepared)? {
+        told.warn(&warning);
+    }
     if let Some(found) = Output::trace(&prepared.recipe.output) {
         let folder = prepared.recipe.output.display();
         told.warn(&format!("the output folder `{folder}` holds a run (`{found}`): `train` needs `--resume`"));

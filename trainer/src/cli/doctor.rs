@@ -7,7 +7,7 @@ use seedcorn_data::source::Resolver;
 use seedcorn_kernels::isa::{self, Tier};
 
 use super::args::Global;
-use crate::log::data_line;
+use crate::log::{MachineMemory, data_line};
 
 /// Memory below which even a small model may not fit, bytes.
 const LITTLE_MEMORY: u64 = 2 << 30;
@@ -90,18 +90,8 @@ fn ranks() -> Finding {
 }
 
 fn memory() -> Finding {
-    let info = fs_err::read_to_string("/proc/meminfo").unwrap_or_default();
-    let (Some(total), Some(available)) = (kib(&info, "MemTotal"), kib(&info, "MemAvailable")) else {
+    let Some(MachineMemory { total, available, .. }) = MachineMemory::here() else {
         return Finding::ok("memory: this system does not say");
-    };
-    // A container may have less than the machine.
-    let limit = fs_err::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| text.trim().parse::<u64>().ok()).filter(|limit| *limit < total);
-    let used = fs_err::read_to_string("/sys/fs/cgroup/memory.current").ok();
-    let used = used.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
-    let (total, available) = match limit {
-        Some(limit) => (limit, available.min(limit.saturating_sub(used))),
-        None => (total, available),
     };
     let text = format!("memory: {} free of {}", size(available), size(total));
     if available < LITTLE_MEMORY { Finding::warn(format!("{text}: little")) } else { Finding::ok(text) }
@@ -172,10 +162,6 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
-fn kib(text: &str, key: &str) -> Option<u64> {
-    field(text, key)?.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
 fn size(bytes: u64) -> String {
     if bytes >= 1 << 30 {
         format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
@@ -192,8 +178,6 @@ mod tests {
     fn reads_what_the_kernel_tells() {
         let text = "processor\t: 0\nmodel name\t: A CPU @ 2.1 GHz: fast\nmodel name\t: other\n";
         assert_eq!(field(text, "model name"), Some("A CPU @ 2.1 GHz: fast"));
-        assert_eq!(kib("MemTotal:       24 kB\nMemFree: 1 kB\n", "MemTotal"), Some(24 << 10));
-        assert_eq!(kib("MemTotal: 24 MB\n", "MemTotal"), None);
         assert_eq!(size(3 << 29), "1.5 GiB");
     }
 

@@ -8,6 +8,7 @@ mod generate;
 mod inspect;
 mod merge;
 mod model;
+mod plan;
 mod report;
 mod sign;
 mod train;
@@ -41,6 +42,7 @@ fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<ExitCode> {
         Verb::Merge(args) => merge::run(&args, global),
         Verb::Eval(args) => eval::run(&args, global),
         Verb::Generate(args) => generate::run(&args, global),
+        Verb::Plan(args) => return plan::run(&args, global),
         Verb::Verify(args) => return verify::run(&args, global),
         Verb::Sign(args) => sign::run(&args, global),
         Verb::Report(args) => report::run(&args, global),

@@ -28,10 +28,13 @@ fn run_in_world(world: &World, recipe: Recipe, args: &args::Train, global: &Glob
         world.meet("fetch")?;
     }
     let prepared = prepare(recipe, &super::resolver(global))?;
+    // Every rank refuses what does not fit its machine.
+    let short_of_memory = plan::before_a_run(&prepared);
     if world.leads() {
         world.meet("fetch")?;
-        tell(&prepared, args.dry_run, global)?;
+        tell(&prepared, short_of_memory.as_ref().ok().and_then(Option::as_deref), args.dry_run, global)?;
     }
+    short_of_memory?;
     if args.dry_run {
         return Ok(());
     }
@@ -44,10 +47,13 @@ fn run_in_world(world: &World, recipe: Recipe, args: &args::Train, global: &Glob
 }
 
 /// Says what is wrong with the data, and what the run will do.
-fn tell(prepared: &Prepared, dry_run: bool, global: &Global) -> anyhow::Result<()> {
+fn tell(prepared: &Prepared, short: Option<&str>, dry_run: bool, global: &Global) -> anyhow::Result<()> {
     let told = Progress::new(prepared.steps, 0, global.verbosity());
     for warning in plan::warnings(prepared) {
         told.warn(&warning);
+    }
+    if let Some(short) = short {
+        told.warn(short);
     }
     if dry_run {
         return check::print_plan(prepared);

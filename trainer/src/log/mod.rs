@@ -10,7 +10,7 @@ mod usage;
 pub use metrics::{EvalRow, LoggedStep, Metrics, SourceRow, StepRow, read as read_metrics};
 pub use progress::{Progress, Verbosity};
 pub use run_log::RunLog;
-pub use usage::{available_memory_bytes, cpu_seconds, peak_memory_bytes};
+pub use usage::{MachineMemory, available_memory_bytes, cpu_seconds, peak_memory_bytes};
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

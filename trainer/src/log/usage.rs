@@ -35,13 +35,45 @@ fn parse_status(status: &str) -> Option<u64> {
     kib_line(status, "VmHWM:")
 }
 
+/// The memory of a machine, or of the container that this process is in, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineMemory {
+    /// All of it.
+    pub total: u64,
+    /// What a process can take without making the system swap.
+    pub available: u64,
+    /// Swap.
+    pub swap: u64,
+}
+
+impl MachineMemory {
+    /// Reads what this system says, or `None` where it does not.
+    ///
+    /// # Source
+    /// Linux: `/proc/meminfo`, and a container's own limit in `/sys/fs/cgroup` (version 2).
+    pub fn here() -> Option<Self> {
+        let limit = |name| fs_err::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
+        Self::parse(&fs_err::read_to_string("/proc/meminfo").ok()?, limit("max"), limit("current"))
+    }
+
+    fn parse(info: &str, limit: Option<String>, used: Option<String>) -> Option<Self> {
+        let of = |name| kib_line(info, name);
+        let (total, available) = (of("MemTotal:")?, of("MemAvailable:")?);
+        let number = |text: Option<String>| text?.trim().parse::<u64>().ok();
+        // `max` stands for no limit.
+        let limit = number(limit).filter(|limit| *limit < total);
+        let swap = of("SwapTotal:").unwrap_or(0);
+        Some(limit.map_or(Self { total, available, swap }, |limit| {
+            let left = limit.saturating_sub(number(used).unwrap_or(0));
+            Self { total: limit, available: available.min(left), swap }
+        }))
+    }
+}
+
 /// Returns the memory that a process can take without making the system swap, in bytes, or `None` where it does not
 /// say.
-///
-/// # Source
-/// Linux: `MemAvailable` of `/proc/meminfo`. It does not know of a container's own limit.
 pub fn available_memory_bytes() -> Option<u64> {
-    kib_line(&fs_err::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+    MachineMemory::here().map(|machine| machine.available)
 }
 
 /// Finds a line like `name  12 kB` and returns its bytes.
@@ -88,9 +120,18 @@ mod tests {
 
     #[test]
     fn reads_the_free_memory() {
-        let text = "MemTotal:  9 kB\nMemAvailable:   24 kB\n";
-        assert_eq!(kib_line(text, "MemAvailable:"), Some(24 * 1024));
-        assert_eq!(kib_line("MemTotal:  9 kB\n", "MemAvailable:"), None);
+        let text = "MemTotal:  90 kB\nMemAvailable:   24 kB\nSwapTotal: 1 kB\n";
+        let of = |limit: &str, used: &str| {
+            let text = MachineMemory::parse(text, Some(format!("{limit}\n")), Some(format!("{used}\n")));
+            text.map(|machine| [machine.total, machine.available, machine.swap].map(|bytes| bytes / 1024))
+        };
+        assert_eq!(of("max", "0"), Some([90, 24, 1]));
+        // A container, of which much is used; one that has more than the machine.
+        assert_eq!(of("51200", "49152"), Some([50, 2, 1]));
+        assert_eq!(of("51200", "0"), Some([50, 24, 1]));
+        assert_eq!(of("512000", "0"), Some([90, 24, 1]));
+        assert_eq!(MachineMemory::parse("MemTotal:  9 kB\n", None, None), None);
+        assert_eq!(kib_line("MemTotal: 24 MB\n", "MemTotal:"), None);
         assert!(!cfg!(target_os = "linux") || available_memory_bytes().expect("this system says") > 0);
     }
 

@@ -6,6 +6,7 @@
 //! collective  what ranks do together; one file an engine: single, threads, mpi
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! reduce      one binary tree over micro-batches, whoever computed them
+//! traffic     bytes between ranks, without any being sent
 //! ```
 
 mod collective;
@@ -19,13 +20,15 @@ mod reduce;
 mod single;
 mod sum;
 mod threads;
+mod traffic;
 mod world;
 
 pub use collective::{Call, Collective, Processes};
 pub use error::ParallelError;
 pub use mesh::Mesh;
-pub use ranks::{Ranks, Traffic};
+pub use ranks::{Exchanged, Ranks};
 pub use single::Single;
 pub use sum::{Sum, SumOverRanks};
 pub use threads::Failure;
+pub use traffic::{Sent, Traffic};
 pub use world::World;

@@ -22,12 +22,12 @@ pub struct Ranks<'a> {
     mesh: Mesh,
     timeout: Duration,
     pace: Cell<Pace>,
-    traffic: Cell<Traffic>,
+    traffic: Cell<Exchanged>,
 }
 
 /// What this rank has sent to others, and how long its calls took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Traffic {
+pub struct Exchanged {
     /// Bytes of gradients.
     pub gradient_bytes: u64,
     /// Time in which gradients were exchanged and added. All ranks are there when it begins.
@@ -45,7 +45,7 @@ struct Pace {
     step: u64,
 }
 
-impl Traffic {
+impl Exchanged {
     /// Describes it in a line.
     pub fn line(&self) -> String {
         format!(
@@ -98,7 +98,7 @@ impl<'a> Ranks<'a> {
     }
 
     /// Returns what was sent so far.
-    pub fn traffic(&self) -> Traffic {
+    pub fn traffic(&self) -> Exchanged {
         self.traffic.get()
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::build::{Prepared, precision};
 use crate::checkpoint::atomic;
-use crate::memory::weight_bytes;
+use crate::plan::Frozen;
 use crate::sample::Shown;
 
 /// Name of the file in a run's folder.
@@ -176,7 +176,7 @@ fn describe(prepared: &Prepared) -> Facts {
         eval: dataset.eval().iter().map(|source| source.statistics.clone()).collect(),
         lengths: Histogram::of(dataset.samples()),
         memory: Memory {
-            weights: weight_bytes(spec, precision(&recipe.model)),
+            weights: Frozen::of(&prepared.base, precision(&recipe.model)).total(),
             adapter: TRAINED_BYTES * trained as u64,
             activations: memory.bytes,
             budget: memory.budget,

@@ -1,0 +1,207 @@
+//! What a plan says beforehand is what a run does: bytes of weights, bytes between ranks, peak memory.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::{Barrier, Mutex};
+use std::time::Duration;
+
+use burn::tensor::Device;
+use seedcorn::build::{Prepared, precision};
+use seedcorn::parallel::{Call, Collective, Mesh, ParallelError, Ranks, Traffic};
+use seedcorn::plan::{Memory, Subject};
+use seedcorn::stop::Stop;
+use seedcorn::train::train;
+use seedcorn_adapters::Adapter;
+use seedcorn_tests::scratch::{Scratch, samples};
+
+use crate::frozen::{Count, by_hand};
+
+const MODELS: [&str; 7] =
+    ["llama", "llama-tied", "mistral-swa", "qwen2", "qwen3", "gguf-llama", "llama-bnb-nf4"];
+
+#[test]
+fn frozen_weights_take_the_bytes_of_their_lines() {
+    for model in MODELS {
+        let scratch = Scratch::new(model, &samples(8, 5..30, 41));
+        for quantize in ["none", "nf4", "int8"] {
+            for more in
+                [["model.compute=f32"].as_slice(), &["model.compute=bf16", "model.double_quant=false"]]
+            {
+                let quantize_set = format!("model.quantize={quantize}");
+                let more: Vec<&str> =
+                    more.iter().copied().filter(|set| quantize == "nf4" || !set.contains("double")).collect();
+                let stored = model == "llama-bnb-nf4";
+                if stored && quantize == "int8" {
+                    continue; // A checkpoint that is quantized is not quantized again.
+                }
+                let prepared = scratch
+                    .prepare("run", &[&[quantize_set.as_str()], more.as_slice()].concat())
+                    .expect("prepared");
+                let frozen = Subject::of(&prepared).frozen;
+                let model_of =
+                    prepared.base.load(precision(&prepared.recipe.model), &Device::flex()).expect("loaded");
+                let linear: usize = model_of.projections().map(|one| one.weight.bytes()).sum();
+                let biases =
+                    model_of.projections().filter_map(|one| one.bias.as_ref()).map(|bias| 4 * bias.len());
+                let what = format!("{model}, {quantize}, {more:?}");
+                assert_eq!(frozen.linear, linear as u64, "{what}");
+                assert_eq!(
+                    frozen.linear + frozen.embedding + frozen.head,
+                    model_of.weight_bytes() as u64,
+                    "{what}"
+                );
+                let spec = &prepared.base.spec;
+                let heads = if spec.qk_norm { 2 * spec.heads.head_dim * spec.num_layers } else { 0 };
+                let norms = 4 * (spec.hidden_size * (2 * spec.num_layers + 1) + heads);
+                assert_eq!(frozen.small, (norms + biases.sum::<usize>()) as u64, "{what}");
+            }
+        }
+    }
+}
+
+/// Calls and bytes by purpose and collective.
+type Sent = BTreeMap<(&'static str, &'static str), (u64, u64)>;
+
+/// Ranks as threads that meet for every call, and count what they send to others.
+#[derive(Debug)]
+struct Counted<'a> {
+    rank: usize,
+    hub: &'a Hub,
+    sent: Mutex<Sent>,
+}
+
+#[derive(Debug)]
+struct Hub {
+    barrier: Barrier,
+    /// What each rank sends to each.
+    boxes: Mutex<Vec<Vec<Vec<u8>>>>,
+}
+
+impl Counted<'_> {
+    fn pass(&self, outgoing: &[&[u8]]) -> Vec<Vec<u8>> {
+        self.hub.boxes.lock().expect("whole")[self.rank] = outgoing.iter().map(|one| one.to_vec()).collect();
+        self.hub.barrier.wait();
+        let incoming =
+            self.hub.boxes.lock().expect("whole").iter().map(|row| row[self.rank].clone()).collect();
+        self.hub.barrier.wait();
+        incoming
+    }
+
+    fn count(&self, op: &'static str, collective: &'static str, outgoing: &[&[u8]]) {
+        let others = outgoing.iter().enumerate().filter(|(to, _)| *to != self.rank);
+        let bytes: usize = others.map(|(_, one)| one.len()).sum();
+        let mut sent = self.sent.lock().expect("whole");
+        let entry = sent.entry((op, collective)).or_default();
+        *entry = (entry.0 + 1, entry.1 + bytes as u64);
+    }
+}
+
+impl Collective for Counted<'_> {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.hub.boxes.lock().expect("whole").len()
+    }
+
+    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.count(call.op, "exchange", outgoing);
+        Ok(self.pass(outgoing))
+    }
+
+    fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        let outgoing = vec![own; self.size()];
+        self.count(call.op, "all_gather", &outgoing);
+        Ok(self.pass(&outgoing))
+    }
+}
+
+/// Trains on so many ranks and returns what each has sent.
+fn sent(prepared: &Prepared, size: usize) -> Vec<Sent> {
+    let device = Device::flex();
+    let model = prepared.base.load(precision(&prepared.recipe.model), &device).expect("loaded");
+    let hub = Hub { barrier: Barrier::new(size), boxes: Mutex::new(vec![Vec::new(); size]) };
+    let body = &|rank| {
+        let counted = Counted { rank, hub: &hub, sent: Mutex::default() };
+        let adapter = Adapter::new(prepared.weights.clone(), &device);
+        let mut observer = Count::default();
+        let ranks = Ranks::new(&counted, Duration::from_mins(1));
+        let stop = Stop::default();
+        let mut run = by_hand(prepared, &model, adapter, &mut observer, (&ranks, &stop));
+        run.eval = prepared.dataset.eval();
+        train(run).expect("trained");
+        counted.sent.into_inner().expect("whole")
+    };
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..size).map(|rank| scope.spawn(move || body(rank))).collect();
+        ranks.into_iter().map(|rank| rank.join().expect("a rank that ends")).collect()
+    })
+}
+
+#[test]
+fn ranks_send_the_bytes_of_the_plan() {
+    let scratch = Scratch::new("llama", &samples(40, 5..30, 42));
+    // 6 micro-batches: on 2 ranks shares of two parts, on 3 of one, on 6 of a single micro-batch.
+    let more = ["train.micro_batch=1", "train.batch_size=6", "data.eval_count=5"];
+    let prepared = scratch.prepare("run", &more).expect("prepared");
+    let subject = Subject::of(&prepared);
+    let values = prepared.weights.iter().map(|one| one.a.len() + one.b.len()).sum();
+    assert_eq!(subject.trained_values(), values as u64);
+    let batches = subject.evaluation[1];
+    assert_eq!(batches, 5);
+    for size in [1, 2, 3, 6] {
+        let mesh = Mesh { data: size };
+        let traffic = Traffic::new(mesh, 6, values);
+        let mut most = 0;
+        for (rank, counted) in sent(&prepared, size).into_iter().enumerate() {
+            let mut expected = Sent::new();
+            let mut add = |op, collective, calls: u64, bytes| {
+                expected.insert((op, collective), (calls, calls * bytes));
+            };
+            traffic
+                .of_step(rank)
+                .iter()
+                .for_each(|one| add(one.op, one.collective, prepared.steps, one.bytes));
+            traffic.of_checkpoint().iter().for_each(|one| add(one.op, one.collective, 1, one.bytes));
+            if size > 1 {
+                // Before the first step and after the last; five batches do not divide.
+                let bytes = 8 * (mesh.share(rank, batches).len() * (size - 1)) as u64;
+                add("evaluation", "all_gather", 2, bytes);
+                most = most.max(bytes);
+            }
+            assert_eq!(counted, expected, "rank {rank} of {size}");
+        }
+        assert_eq!(traffic.of_evaluation(batches).map_or(0, |one| one.bytes), most);
+    }
+}
+
+/// The peak of a process of its own, on whatever instruction tier there is; `docs/scale.md` has that of a real model.
+#[test]
+fn a_run_stays_within_its_plan() {
+    let scratch = Scratch::new("wide", &samples(64, 127..128, 43));
+    for (index, more) in [
+        ["model.compute=f32", "train.activation=keep"],
+        ["model.compute=bf16", "train.activation=keep"],
+        ["model.compute=f32", "train.activation=recompute"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let shape = ["train.batch_size=64", "train.micro_batch=64", "train.steps=2"];
+        let overrides = [shape.as_slice(), more].concat();
+        let planned = Memory::new(&Subject::of(&scratch.prepare("plan", &overrides).expect("prepared")), 2);
+        let folder = format!("output={}", scratch.path(&format!("run-{index}")).display());
+        let status = Command::new(env!("CARGO_BIN_EXE_seedcorn-under-test"))
+            .args(["train", "--quiet", "--offline", "--threads", "2"])
+            .args([overrides.as_slice(), &[&folder]].concat().iter().flat_map(|text| ["--set", text]))
+            .arg(scratch.path("recipe.toml"))
+            .stdin(Stdio::null())
+            .status();
+        assert!(status.expect("started").success());
+        let measured = scratch.measured(&format!("run-{index}"), "peak_memory_bytes");
+        let ratio = planned.peak as f64 / measured;
+        println!("{more:?}: planned {}, measured {measured}: {ratio:.3}", planned.peak);
+        assert!((0.9..=1.25).contains(&ratio), "{more:?}: planned {}, measured {measured}", planned.peak);
+    }
+}
