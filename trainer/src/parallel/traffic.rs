@@ -129,8 +129,8 @@ mod tests {
         // With the fourth of four: the sum of two, and the third.
         assert_eq!((held(1, 1), held(1, 2), held(1, 4), held(1, 8)), (0, 1, 2, 3));
         assert_eq!((held(4, 4), held(2, 4)), (0, 1));
-        // Rank 0 of two has micro-batches 0 and 1, then 2 alone.
-        assert_eq!(held(2, 6), 1);
+        // Rank 1 of two has micro-batch 3 alone, then 4 and 5: with the last, both 3 and 4 wait.
+        assert_eq!(held(2, 6), 2);
         assert_eq!(Traffic::new(Mesh { data: 2 }, 6, 1).most_parts(), 2);
     }
 }
