@@ -157,7 +157,8 @@ fn ranks_send_the_bytes_of_the_plan() {
         for (rank, counted) in sent(&prepared, size).into_iter().enumerate() {
             let mut expected = Sent::new();
             let mut add = |op, collective, calls: u64, bytes| {
-                expected.insert((op, collective), (calls, calls * bytes));
+                let (made, sent) = expected.entry((op, collective)).or_default();
+                (*made, *sent) = (*made + calls, *sent + calls * bytes);
             };
             traffic
                 .of_step(rank)

@@ -6,7 +6,7 @@
 //! ```text
 //! loss         all_gather   (n - 1) (1 + 8 p)         one byte says whether to stop
 //! gradients    exchange     4 p (L - L / n)           each rank gets its slice of every part
-//! gradients    all_gather   4 (n - 1) (L / n)         the finished slices
+//! gradients    exchange     4 (n - 1) (L / n)         the finished slices
 //! compare      all_gather   32 (n - 1)                a hash, before a checkpoint and at the end
 //! evaluation   all_gather   8 (n - 1) (batches / n)   losses
 //! ```
@@ -57,7 +57,7 @@ impl Traffic {
         vec![
             Sent { op: "loss", collective: "all_gather", bytes: others * (1 + 8 * parts) },
             Sent { op: "gradients", collective: "exchange", bytes: 4 * parts * (all - own) },
-            Sent { op: "gradients", collective: "all_gather", bytes: 4 * others * own },
+            Sent { op: "gradients", collective: "exchange", bytes: 4 * others * own },
         ]
     }
 
