@@ -14,7 +14,7 @@ pub(super) fn run(args: &args::Recipe, global: &Global) -> anyhow::Result<()> {
     for warning in plan::warnings(&prepared) {
         told.warn(&warning);
     }
-    if let Some(warning) = plan::before_a_run(&prepared)? {
+    if let Some(warning) = plan::before_a_run(&prepared, false)? {
         told.warn(&warning);
     }
     if let Some(found) = Output::trace(&prepared.recipe.output) {

@@ -29,7 +29,7 @@ fn run_in_world(world: &World, recipe: Recipe, args: &args::Train, global: &Glob
     }
     let prepared = prepare(recipe, &super::resolver(global))?;
     // Every rank refuses what does not fit its machine.
-    let short_of_memory = plan::before_a_run(&prepared);
+    let short_of_memory = plan::before_a_run(&prepared, matches!(world, World::Processes { .. }));
     if world.leads() {
         world.meet("fetch")?;
         tell(&prepared, short_of_memory.as_ref().ok().and_then(Option::as_deref), args.dry_run, global)?;

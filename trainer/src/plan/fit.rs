@@ -128,20 +128,29 @@ fn of_shapes(spec: &ModelSpec, subject: &Subject) -> Frozen {
     Frozen::new(spec, precision(&subject.recipe.model), &|_| None)
 }
 
-/// Compares a prepared run with this machine, all its ranks being threads of this process.
+/// Compares a prepared run with this machine, whose process has all its ranks as threads unless they were launched.
 ///
 /// Returns a warning where the memory that is free now is less than the plan.
+/// Ranks that a launcher has started are processes of their own, which share the memory of their machine.
 ///
 /// # Errors
 /// [`NotEnough`] where not even a share of the plan that every run has needed is in the machine, swap included.
-pub fn before_a_run(prepared: &Prepared) -> Result<Option<String>, Explained> {
-    let Some(machine) = MachineMemory::here() else { return Ok(None) };
-    judge(&Subject::of(prepared), machine).map_err(Explained::from)
+pub fn before_a_run(prepared: &Prepared, launched: bool) -> Result<Option<String>, Explained> {
+    let Some(MachineMemory { total, available, swap }) = MachineMemory::here() else { return Ok(None) };
+    let each = if launched { prepared.recipe.parallel.on_this_machine.max(1) } else { 1 };
+    let machine = MachineMemory { total: total / each, available: available / each, swap: swap / each };
+    judge(&Subject::of(prepared), machine, launched).map_err(Explained::from)
 }
 
-pub(super) fn judge(subject: &Subject, machine: MachineMemory) -> Result<Option<String>, NotEnough> {
-    let threads = rayon::current_num_threads().div_ceil(subject.ranks() as usize);
-    let needed: fn(&Memory) -> u64 = |memory| memory.peak_of_all;
+pub(super) fn judge(
+    subject: &Subject,
+    machine: MachineMemory,
+    launched: bool,
+) -> Result<Option<String>, NotEnough> {
+    let ranks = if launched { 1 } else { subject.ranks() as usize };
+    let threads = rayon::current_num_threads().div_ceil(ranks);
+    let needed: fn(&Memory) -> u64 =
+        if launched { |memory| memory.peak } else { |memory| memory.peak_of_all };
     let bytes = needed(&Memory::new(subject, threads));
     if bytes as f64 * SURELY > machine.total.saturating_add(machine.swap) as f64 {
         return Err(Fit::new(subject, threads, machine.total, needed).error("this machine has"));

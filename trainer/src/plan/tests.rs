@@ -61,15 +61,22 @@ fn ranks_of_one_process_share_what_is_frozen() {
 
 #[test]
 fn a_run_is_refused_only_where_it_cannot_fit() {
+    let four = subject(&["parallel.data=4"]);
     let subject = subject(&[]);
     let peak = Memory::new(&subject, rayon::current_num_threads()).peak_of_all;
-    let judged = |total: u64, available: u64| judge(&subject, MachineMemory { total, available, swap: 0 });
+    let judged =
+        |total: u64, available: u64| judge(&subject, MachineMemory { total, available, swap: 0 }, false);
     assert!(judged(2 * peak, peak).expect("enough").is_none());
     let warning = judged(2 * peak, peak - 1).expect("enough in all").expect("a warning");
     assert!(warning.starts_with("the run needs about "), "{warning}");
     assert!(judged(peak / 100 * 85, peak / 2).expect("it may be enough").is_some());
     let swap = MachineMemory { total: peak / 2, available: peak / 2, swap: peak };
-    assert!(judge(&subject, swap).expect("enough with swap").is_some());
+    assert!(judge(&subject, swap, false).expect("enough with swap").is_some());
+    // A rank that was launched needs what it needs itself.
+    let own = Memory::new(&four, rayon::current_num_threads()).peak;
+    let machine = |bytes| MachineMemory { total: 2 * bytes, available: bytes, swap: 0 };
+    assert!(judge(&four, machine(own), true).expect("enough").is_none());
+    assert!(judge(&four, machine(own - 1), true).expect("enough in all").is_some());
     let error = crate::error::Explained::from(judged(peak / 2, peak / 2).expect_err("half is not enough"));
     assert!(error.to_string().contains("this machine has"), "{error}");
     assert!(error.hint().expect("a hint").contains("train.activation = \"recompute\""));
