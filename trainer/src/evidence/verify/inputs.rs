@@ -176,3 +176,22 @@ pub(super) fn with_causes(error: &anyhow::Error) -> String {
 pub(super) fn short_digest(lock: &Lock) -> String {
     sha256_hex(lock.to_toml().as_bytes())[..12].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_branch_is_held_at_the_commit_of_the_lock() {
+        let held = |typed: &str| {
+            let mut location = Location::new("source", typed, Path::new("")).expect("a source");
+            hold(&mut location, "0123abcd");
+            location.resolved()
+        };
+        assert_eq!(held("hf:org/name@main"), "hf:org/name@0123abcd");
+        assert_eq!(held("hf:org/name"), "hf:org/name@0123abcd");
+        assert_eq!(held("hf:datasets/org/name@v1/a.jsonl"), "hf:datasets/org/name@0123abcd/a.jsonl");
+        // The version of a package does not move.
+        assert_eq!(held("pypi:a==1/b.gguf"), "pypi:a==1/b.gguf");
+    }
+}
