@@ -1,7 +1,7 @@
 //! Fills in a lock from a prepared run.
 
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use seedcorn_data::Statistics;
 use seedcorn_data::source::{Resolved, hash_file};
@@ -53,12 +53,25 @@ pub fn describe(prepared: &Prepared) -> anyhow::Result<Lock> {
 /// Names the recipe's file from the folder of the run, so that it is found again when both move together.
 fn recipe_file(file: &Path, output: &Path) -> io::Result<File> {
     let (sha256, bytes) = hash_file(file)?;
-    // The folder of the run may not be there yet.
-    let from = std::path::absolute(output)?;
-    let from = fs_err::canonicalize(&from).unwrap_or(from);
     let whole = fs_err::canonicalize(file)?;
-    let name = pathdiff::diff_paths(&whole, from).unwrap_or(whole).to_string_lossy().into_owned();
-    Ok(File { name, bytes, sha256 })
+    let name = pathdiff::diff_paths(&whole, whole_path(output)?).unwrap_or(whole);
+    Ok(File { name: name.to_string_lossy().into_owned(), bytes, sha256 })
+}
+
+/// Returns the path of a folder that may not be there yet, from the root and without `..`.
+fn whole_path(folder: &Path) -> io::Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for part in std::path::absolute(folder)?.components() {
+        match part {
+            Component::ParentDir => {
+                path.pop();
+            }
+            part => path.push(part),
+        }
+        // As far as it is there, links are followed, so that `..` leads where it does for the system.
+        path = fs_err::canonicalize(&path).unwrap_or(path);
+    }
+    Ok(path)
 }
 
 fn samples(prepared: &Prepared) -> Result<Samples, seedcorn_data::Error> {
@@ -107,4 +120,21 @@ pub fn files(resolved: &Resolved) -> Vec<File> {
         sha256: file.sha256.clone(),
     };
     resolved.files.iter().map(file).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_named_from_a_folder_that_is_not_there_yet() {
+        let root = tempfile::tempdir().expect("temp folder");
+        let recipe = root.path().join("recipes/x/recipe.toml");
+        fs_err::create_dir_all(recipe.parent().expect("a folder")).expect("made");
+        fs_err::write(&recipe, "version = 1\n").expect("written");
+        let output = root.path().join("recipes/x/../../runs/x");
+        assert_eq!(recipe_file(&recipe, &output).expect("named").name, "../../recipes/x/recipe.toml");
+        fs_err::create_dir_all(&output).expect("made");
+        assert_eq!(recipe_file(&recipe, &output).expect("named").name, "../../recipes/x/recipe.toml");
+    }
 }
