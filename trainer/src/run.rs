@@ -189,11 +189,11 @@ pub fn run_in(
     if let Some(merged) = &merged {
         beside_merged(&merged.path, &path, &lock, &prepared.base.config)?;
     }
-    // The page shows the hashes of all files but its own.
-    list_files(&mut lock, folder)?;
+    // The page shows the hashes of all files but its own; checkpoints are large, so all but the page are hashed once.
+    list_files(&mut lock, folder, |name| name != report::FILE)?;
     lock.write(&folder.join(outputs::LOCK))?;
     let report = report::write(folder)?;
-    list_files(&mut lock, folder)?;
+    list_files(&mut lock, folder, |name| name == report::FILE)?;
     for place in outputs::EXPORTS.map(|export| folder.join(export)).iter().filter(|place| place.exists()) {
         lock.write(&place.join(outputs::LOCK))?;
     }
@@ -214,10 +214,12 @@ pub fn run_in(
     }))
 }
 
-/// Hashes whatever lies in the run's folder into its lock.
-fn list_files(lock: &mut Lock, folder: &Path) -> std::io::Result<()> {
+/// Hashes what lies in the run's folder under names that pass, and adds it to the lock.
+fn list_files(lock: &mut Lock, folder: &Path, pass: impl Fn(&str) -> bool) -> std::io::Result<()> {
     let Some(results) = &mut lock.results else { return Ok(()) };
-    results.files = outputs::hashed(folder, outputs::names(folder)?)?;
+    let names = outputs::names(folder)?.into_iter().filter(|name| pass(name)).collect();
+    results.files.extend(outputs::hashed(folder, names)?);
+    results.files.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(())
 }
 

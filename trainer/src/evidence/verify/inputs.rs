@@ -160,8 +160,12 @@ fn differences(claimed: &Lock, found: &Lock) -> Vec<String> {
         all.insert("samples".to_owned(), toml::Value::Table(samples));
         toml::to_string(&all).expect("plain values")
     };
-    let (claimed, found) = (table(claimed), table(found));
-    let differing = recipe::differing_keys(&claimed, &found).expect("both were just written");
+    differing(&table(claimed), &table(found))
+}
+
+/// Says of each key of two TOML texts that differs what it is, and what the lock says.
+pub(super) fn differing(claimed: &str, found: &str) -> Vec<String> {
+    let differing = recipe::differing_keys(claimed, found).expect("both were just written");
     differing.into_iter().map(|(key, was, is)| format!("`{key}` is {is}, the lock says {was}")).collect()
 }
 

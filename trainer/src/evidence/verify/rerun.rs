@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use seedcorn_adapters::Adapter;
 
-use super::inputs::with_causes;
+use super::inputs::{differing, with_causes};
 use super::report::Report;
 use crate::build::{Prepared, precision};
 use crate::evaluate::Evaluation;
@@ -162,8 +162,7 @@ fn same_bits(claimed: &Results, found: &Results) -> Vec<String> {
         let results = Results { files: Vec::new(), early: Vec::new(), mesh, ..results.clone() };
         toml::to_string(&results).expect("plain values")
     };
-    let differing = crate::recipe::differing_keys(&strip(claimed), &strip(found)).expect("just written");
-    differing.into_iter().map(|(key, was, is)| format!("`{key}` is {is}, the lock says {was}")).collect()
+    differing(&strip(claimed), &strip(found))
 }
 
 /// What is further off than another device class explains. The whole run adds up what each step moves.
