@@ -8,7 +8,7 @@ use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
 use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
-use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, check, load};
+use crate::model::{ConfigError, Cut, Decoder, LoadError, ModelSpec, Precision, check, load_part};
 use crate::weights::{self, GgufAbout, GgufSource, TensorSource, WeightsError};
 
 /// A base model whose weights have not been read yet.
@@ -168,7 +168,20 @@ impl Base {
     /// # Errors
     /// [`BaseError::Load`]
     pub fn load(&self, precision: Precision, device: &Device) -> Result<Decoder, BaseError> {
-        load(self.spec.clone(), self.weights.as_ref(), precision, device)
+        self.load_part(precision, device, None)
+    }
+
+    /// Reads the weights of which ranks share each matrix: this one's part, if there is a cut.
+    ///
+    /// # Errors
+    /// [`BaseError::Load`]
+    pub fn load_part(
+        &self,
+        precision: Precision,
+        device: &Device,
+        cut: Option<Cut>,
+    ) -> Result<Decoder, BaseError> {
+        load_part(self.spec.clone(), self.weights.as_ref(), precision, device, cut)
             .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 

@@ -19,14 +19,15 @@ use crate::export::ExportDtype;
 use crate::export::folder::DEFAULT_SHARD_BYTES;
 use crate::log::{RunLog, Verbosity, read_metrics};
 use crate::merge::{Merge, Merged, RoundTrip, Target};
-use crate::model::{Decoder, Input};
+use crate::model::Input;
+use crate::models::Models;
 use crate::optimizer::Optimizer;
 use crate::parallel::World;
 use crate::progress::{Observer, Progress, Silent};
 use crate::provenance::{beside_adapter, beside_merged};
 use crate::recipe;
 use crate::report::{self, FactsFile};
-use crate::sample::{Shown, show};
+use crate::sample::{Question, Shown};
 use crate::snapshot::{self, Checkpoints};
 use crate::stop::Stop;
 use crate::train::{Run, Settings, Trained, train};
@@ -51,8 +52,6 @@ pub struct Finished {
     pub shown: Option<[Shown; 2]>,
     /// Steps of the whole run.
     pub steps: u64,
-    /// The trained model, for further exports.
-    pub decoder: Decoder,
     /// The trained adapter.
     pub trained: Adapter,
 }
@@ -121,10 +120,9 @@ pub fn run_in(
     }
     // The folder shows no trace of a run until the weights are in: a run that cannot start leaves it free.
     let started = Instant::now();
-    let decoder = prepared.base.load(precision(&recipe.model), &device)?;
+    let models = Models::load(prepared, world, &device)?;
     let open = |folder| RunLog::open(folder, &progress, prepared.steps, verbosity);
     let mut log = folder.map(open).transpose()?;
-    let mut before = None;
     let mut facts = None;
     if let (Some(folder), Some(log)) = (folder, &mut log) {
         for warning in &warnings {
@@ -138,8 +136,10 @@ pub fn run_in(
         if recipe.log.tensorboard {
             log.tensorboard(folder, progress.step)?;
         }
-        let file = facts.insert(FactsFile::open(folder, prepared, progress.step)?);
-        before = answer(prepared, &decoder, &adapter)?;
+        facts = Some(FactsFile::open(folder, prepared, progress.step)?);
+    }
+    let before = answer(prepared, world, &models, &adapter)?;
+    if let Some(file) = &mut facts {
         file.answer(progress.step, before.as_ref())?;
     }
     world.meet("start")?;
@@ -158,7 +158,7 @@ pub fn run_in(
         train(Run {
             ranks,
             stop,
-            model: &decoder,
+            model: models.of(ranks),
             adapter,
             optimizer,
             stream: stream.clone(),
@@ -177,12 +177,16 @@ pub fn run_in(
     if let Some(log) = log.filter(|_| traffic.gradient_bytes > 0) {
         log.shown().detail(&traffic.line());
     }
+    let after = answer(prepared, world, &models, &adapter)?;
+    let written =
+        folder.map(|folder| export(prepared, &adapter, &folder.join("adapter"), &device)).transpose()?;
+    let same = same_logits(prepared, world, &models, [&adapter, written.as_ref().unwrap_or(&adapter)])?;
     let (Some(folder), Some(mut facts)) = (folder, facts) else { return Ok(None) };
-    let after = answer(prepared, &decoder, &adapter)?;
     facts.answer(progress.step, after.as_ref())?;
-
     let path = folder.join("adapter");
-    export(prepared, &decoder, &adapter, &path)?;
+    if !same {
+        return Err(other_logits(&path));
+    }
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
     lock.results = Some(results(&adapter, folder, &progress, world.size())?);
     beside_adapter(&path, &lock, &prepared.base.config)?;
@@ -201,17 +205,7 @@ pub fn run_in(
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
     let trained = adapter;
-    Ok(Some(Finished {
-        adapter: path,
-        report,
-        merged,
-        first_eval,
-        last_eval,
-        shown,
-        steps,
-        decoder,
-        trained,
-    }))
+    Ok(Some(Finished { adapter: path, report, merged, first_eval, last_eval, shown, steps, trained }))
 }
 
 /// Hashes what lies in the run's folder under names that pass, and adds it to the lock.
@@ -249,18 +243,22 @@ pub(crate) fn settings(prepared: &Prepared) -> Settings {
 }
 
 /// Lets the model answer the first held-out question, where the recipe wants to see one.
-fn answer(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter) -> anyhow::Result<Option<Shown>> {
+fn answer(
+    prepared: &Prepared,
+    world: &World,
+    models: &Models,
+    adapter: &Adapter,
+) -> anyhow::Result<Option<Shown>> {
     let sample = prepared.dataset.eval().first().and_then(|source| source.samples.first());
-    match (sample, &prepared.base.tokenizer) {
-        (Some(sample), Some(tokenizer)) if prepared.recipe.log.sample => {
-            show(sample, tokenizer, decoder, adapter, &prepared.base.stop_ids())
-        }
-        _ => Ok(None),
-    }
+    let question = sample.filter(|_| prepared.recipe.log.sample).and_then(Question::new);
+    let (Some(question), Some(tokenizer)) = (question, &prepared.base.tokenizer) else { return Ok(None) };
+    let stop = prepared.base.stop_ids();
+    let generated = models.ask(world, |model| Ok(question.ask(model, adapter, &stop)?))?;
+    generated.map(|generated| question.shown(&generated, tokenizer)).transpose()
 }
 
-/// Writes the PEFT folder, reads it back and compares the logits of a sample, which must agree to the bit.
-fn export(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter, path: &Path) -> anyhow::Result<()> {
+/// Writes the PEFT folder and reads it back.
+fn export(prepared: &Prepared, adapter: &Adapter, path: &Path, device: &Device) -> anyhow::Result<Adapter> {
     let modules = prepared.base.linear_modules();
     let config = PeftConfig {
         lora: prepared.lora.clone(),
@@ -279,15 +277,28 @@ fn export(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter, path: &Path
             .caused_by(error)
     })?;
     let read: Result<_, AdapterError> = peft::read(path, &modules);
-    let back = Adapter::new(read?.weights, decoder.device());
-    let probe = probe(prepared);
-    let logits = |adapter: &Adapter| bits(decoder.logits(&Input::from(&probe), Some(adapter)));
-    if logits(adapter) == logits(&back) {
-        return Ok(());
-    }
-    Err(Explained::new(format!("the adapter in `{}` reads back with other logits", path.display()))
+    Ok(Adapter::new(read?.weights, device))
+}
+
+/// Compares the logits of a sample through two adapters, which must agree to the bit.
+fn same_logits(
+    prepared: &Prepared,
+    world: &World,
+    models: &Models,
+    adapters: [&Adapter; 2],
+) -> anyhow::Result<bool> {
+    let probe = Input::from(&probe(prepared));
+    let same = models.ask(world, |model| {
+        let [one, other] = adapters.map(|adapter| model.logits(&probe, Some(adapter)).map(bits));
+        Ok(one? == other?)
+    })?;
+    Ok(same.unwrap_or(true))
+}
+
+fn other_logits(path: &Path) -> anyhow::Error {
+    Explained::new(format!("the adapter in `{}` reads back with other logits", path.display()))
         .with_hint("this is a bug or a failing disk; the last checkpoint is intact")
-        .into())
+        .into()
 }
 
 /// Merges the adapter into the full weights, where the recipe wants it. What the quantized weights of training

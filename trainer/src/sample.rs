@@ -4,7 +4,8 @@ use seedcorn_adapters::Adapter;
 use seedcorn_data::{IGNORE, Sample, Tokenizer};
 
 use crate::generate::{Sampling, generate};
-use crate::model::Decoder;
+use crate::model::Model;
+use crate::parallel::ParallelError;
 
 /// Tokens of a shown answer at most.
 const MAX_NEW_TOKENS: usize = 80;
@@ -20,41 +21,52 @@ pub struct Shown {
     pub answer: String,
 }
 
-/// Lets the model continue a sample where its trained part begins; nothing if all or none of it is trained.
-///
-/// # Errors
-/// What the tokenizer reports.
-pub fn show(
-    sample: &Sample,
-    tokenizer: &Tokenizer,
-    model: &Decoder,
-    adapter: &Adapter,
-    stop: &[u32],
-) -> anyhow::Result<Option<Shown>> {
-    let Some(start) = sample.labels.iter().position(|&label| label != IGNORE).filter(|&start| start > 0)
-    else {
-        return Ok(None);
-    };
-    let sampling = Sampling {
-        max_new_tokens: MAX_NEW_TOKENS,
-        temperature: 0.0,
-        top_p: 1.0,
-        seed: 0,
-        stop: stop.to_vec(),
-    };
-    let (prompt, rest) = sample.input_ids.split_at(start);
-    let expected = rest.iter().zip(&sample.labels[start..]).take_while(|(_, label)| **label != IGNORE);
-    let expected: Vec<u32> = expected.map(|(id, _)| *id).collect();
-    let generated = generate(model, Some(adapter), prompt, &sampling, |_| {});
-    let mut answer = tokenizer.decode(&generated, true)?.trim().to_owned();
-    if generated.len() == MAX_NEW_TOKENS {
-        answer.push_str(" ...");
+/// A held-out sample, cut where its trained part begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    prompt: &'a [u32],
+    expected: &'a [u32],
+}
+
+impl<'a> Question<'a> {
+    /// Cuts a sample; nothing if all or none of it is trained.
+    pub fn new(sample: &'a Sample) -> Option<Self> {
+        let start = sample.labels.iter().position(|&label| label != IGNORE).filter(|&start| start > 0)?;
+        let trained = sample.labels[start..].iter().take_while(|label| **label != IGNORE).count();
+        let (prompt, rest) = sample.input_ids.split_at(start);
+        Some(Self { prompt, expected: &rest[..trained] })
     }
-    Ok(Some(Shown {
-        question: last_turn(prompt, tokenizer)?,
-        expected: tokenizer.decode(&expected, true)?.trim().to_owned(),
-        answer,
-    }))
+
+    /// Lets the model continue the prompt, greedily.
+    ///
+    /// # Errors
+    /// [`ParallelError`], where ranks hold the model together: each of them asks.
+    pub fn ask(self, model: Model, adapter: &Adapter, stop: &[u32]) -> Result<Vec<u32>, ParallelError> {
+        let sampling = Sampling {
+            max_new_tokens: MAX_NEW_TOKENS,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
+            stop: stop.to_vec(),
+        };
+        generate(model, Some(adapter), self.prompt, &sampling, |_| {})
+    }
+
+    /// Puts question and answers into words.
+    ///
+    /// # Errors
+    /// What the tokenizer reports.
+    pub fn shown(self, generated: &[u32], tokenizer: &Tokenizer) -> anyhow::Result<Shown> {
+        let mut answer = tokenizer.decode(generated, true)?.trim().to_owned();
+        if generated.len() == MAX_NEW_TOKENS {
+            answer.push_str(" ...");
+        }
+        Ok(Shown {
+            question: last_turn(self.prompt, tokenizer)?,
+            expected: tokenizer.decode(self.expected, true)?.trim().to_owned(),
+            answer,
+        })
+    }
 }
 
 /// Returns the last stretch between special tokens that is more than a role's name.

@@ -5,6 +5,7 @@
 use burn::tensor::Tensor;
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout, attention};
+use seedcorn_kernels::frozen::FrozenWeight;
 use seedcorn_kernels::gated_act::GatedKind;
 use seedcorn_kernels::gated_mlp::{self, gated_mlp};
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
@@ -50,17 +51,14 @@ pub(super) struct Shared {
 pub(super) type Leaves = Vec<(usize, Part)>;
 
 impl Block {
-    /// Applies the block to `x_td` of whole segments.
-    pub(super) fn forward(
-        &self,
-        x_td: Tensor<2>,
-        input: &Input,
-        shared: &Shared,
-        adapted: Adapted,
-        leaves: &mut Leaves,
-    ) -> Tensor<2> {
-        let x_td = self.attention_half(x_td, input, shared, adapted, leaves);
-        self.feed_forward_half(x_td, adapted, leaves)
+    /// Returns the linear layers in the order in which they are applied.
+    pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
+        self.qkv.iter().chain([&self.o]).chain(&self.gate_up).chain([&self.down])
+    }
+
+    /// Returns their matrices.
+    pub(super) fn weights(&self) -> impl Iterator<Item = &FrozenWeight> {
+        self.projections().map(|projection| &projection.weight)
     }
 
     /// The first half: `x + o(attention(norm(x)))`. The addend `x` is no part of the graph: who sends a gradient back

@@ -6,8 +6,10 @@ use burn::tensor::{Tensor, TensorData};
 use seedcorn_adapters::Adapter;
 use seedcorn_kernels::attention::{AttentionConfig, attention, attention_decode};
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Model, WHOLE};
 use super::input::Adapted;
+use super::shards::{Pass, Walk};
+use crate::parallel::ParallelError;
 
 /// The keys and values of one sequence, for every block.
 #[derive(Debug)]
@@ -36,41 +38,18 @@ impl Decoder {
         KeyValueCache { layers: vec![LayerCache::default(); self.blocks.len()], tokens: 0 }
     }
 
-    /// Appends tokens to a sequence and returns the logits after the last one: `[vocab]`.
+    /// As [`Model::advance`], of a decoder that one rank holds.
     ///
     /// # Panics
-    /// When there are no tokens.
+    /// When other ranks hold a part, or there are no tokens.
     pub fn advance(
         &self,
         cache: &mut KeyValueCache,
         input_ids: &[u32],
         adapter: Option<&Adapter>,
     ) -> Vec<f32> {
-        assert!(!input_ids.is_empty(), "no token to append");
         // On a thread of the pool: from outside, each of some hundred small ops would wait to be woken.
-        rayon::scope(|_| self.advance_here(cache, input_ids, adapter))
-    }
-
-    fn advance_here(
-        &self,
-        cache: &mut KeyValueCache,
-        input_ids: &[u32],
-        adapter: Option<&Adapter>,
-    ) -> Vec<f32> {
-        let adapted = Adapted::evaluated(adapter);
-        let start = cache.tokens as u32;
-        let positions: Arc<[u32]> = (start..start + input_ids.len() as u32).collect();
-        let mut x = self.embedded(input_ids);
-        let mut leaves = Vec::new();
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
-            let qkv = block.queries_keys_values(x.clone(), &positions, &self.shared, adapted, &mut leaves);
-            let heads = self.attend(qkv, layer, block.attention);
-            x = block.attended(x, heads, adapted, &mut leaves);
-            x = block.feed_forward_half(x, adapted, &mut leaves);
-        }
-        cache.tokens += input_ids.len();
-        let last = x.narrow(0, input_ids.len() - 1, 1);
-        values(self.head_logits(last))
+        rayon::scope(|_| Model::from(self).advance_here(cache, input_ids, adapter).expect(WHOLE))
     }
 
     /// Attends after adding the keys and values of `qkv` to the cache: all rows of a new sequence at once, later
@@ -95,6 +74,53 @@ impl Decoder {
             attention_decode(q, &cache.keys, &cache.values, layout, config, out);
         }
         Tensor::from_data(TensorData::new(out, [tokens, q_width]), &self.device)
+    }
+}
+
+impl Model<'_> {
+    /// Appends tokens to a sequence and returns the logits after the last one: `[vocab]`.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    ///
+    /// # Panics
+    /// When there are no tokens.
+    pub fn advance(
+        self,
+        cache: &mut KeyValueCache,
+        input_ids: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Result<Vec<f32>, ParallelError> {
+        if self.decoder.shards.is_none() {
+            return Ok(self.decoder.advance(cache, input_ids, adapter));
+        }
+        self.advance_here(cache, input_ids, adapter)
+    }
+
+    fn advance_here(
+        self,
+        cache: &mut KeyValueCache,
+        input_ids: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Result<Vec<f32>, ParallelError> {
+        assert!(!input_ids.is_empty(), "no token to append");
+        let adapted = Adapted::evaluated(adapter);
+        let start = cache.tokens as u32;
+        let positions: Arc<[u32]> = (start..start + input_ids.len() as u32).collect();
+        let decoder = self.decoder;
+        let mut walk = Walk::new(self, Pass::Forward)?;
+        let mut x = self.embedded(&walk, input_ids)?;
+        let mut leaves = Vec::new();
+        for (index, (block, layer)) in decoder.blocks.iter().zip(&mut cache.layers).enumerate() {
+            walk.block(index)?;
+            let qkv = block.queries_keys_values(x.clone(), &positions, &decoder.shared, adapted, &mut leaves);
+            let heads = decoder.attend(qkv, layer, block.attention);
+            x = block.attended(x, heads, adapted, &mut leaves);
+            x = block.feed_forward_half(x, adapted, &mut leaves);
+        }
+        cache.tokens += input_ids.len();
+        let last = x.narrow(0, input_ids.len() - 1, 1);
+        Ok(values(self.head_logits(walk, last)?))
     }
 }
 

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout};
-use seedcorn_kernels::frozen::{Compute, FrozenWeight, Storage};
+use seedcorn_kernels::frozen::{Compute, Form, FrozenWeight, Storage};
 use seedcorn_kernels::rope::RopeTable;
 use seedcorn_kernels::{int8, nf4};
 
 use super::block::{Block, Shared};
 use super::decoder::Decoder;
 use super::family::{LayerParam, Linear, Param};
+use super::shards::{Cut, Shards, SharedTable};
 use super::spec::ModelSpec;
-use super::values::{Values, dense_storage};
+use super::values::{Values, dense_rows, dense_storage};
 use crate::recipe::Quantize;
 use crate::weights::{Quantized, TensorSource, WeightsError};
 
@@ -106,13 +107,28 @@ pub fn load(
     precision: Precision,
     device: &Device,
 ) -> Result<Decoder, LoadError> {
-    let loader = Loader { spec: &spec, source, precision, device };
-    let embed = loader.table(Param::Embed)?;
+    load_part(spec, source, precision, device, None)
+}
+
+/// As [`load`], of a decoder that ranks share: this one's part, if there is a cut. No more than one tensor of the others is
+/// in memory at one time.
+pub fn load_part(
+    spec: ModelSpec,
+    source: &dyn TensorSource,
+    precision: Precision,
+    device: &Device,
+    cut: Option<Cut>,
+) -> Result<Decoder, LoadError> {
+    let loader = Loader { spec: &spec, source, precision, device, cut };
+    let (embed, embed_rows) = loader.table(Param::Embed)?;
     // One tensor after another: threads share the work on each, and what it keeps is allocated by this one,
     // which has memory to reuse from reading the tokenizer.
-    let blocks = (0..spec.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
+    let blocks = (0..spec.num_layers).map(|layer| loader.block(layer));
+    let (blocks, kept): (Vec<Block>, Vec<Arc<[u8]>>) = blocks.collect::<Result<_, _>>()?;
     let norm = loader.norm(Param::FinalNorm, spec.hidden_size)?;
-    let head = if spec.tie_word_embeddings { embed.clone() } else { loader.table(Param::LmHead)? };
+    let (head, head_rows) =
+        if spec.tie_word_embeddings { (embed.clone(), None) } else { loader.table(Param::LmHead)? };
+    let shards = cut.zip(embed_rows).map(|(cut, embed)| Shards { cut, blocks: kept, embed, head: head_rows });
     let heads = spec.heads;
     let layout =
         QkvLayout { num_heads: heads.num_heads, num_kv_heads: heads.num_kv_heads, head_dim: heads.head_dim };
@@ -121,7 +137,7 @@ pub fn load(
         attention_scaling: spec.rope.attention_scaling(),
     };
     let shared = Shared { layout, rope };
-    Ok(Decoder { device: device.clone(), embed, blocks, shared, norm, head, spec })
+    Ok(Decoder { device: device.clone(), embed, blocks, shared, norm, head, shards, spec })
 }
 
 struct Loader<'a> {
@@ -129,19 +145,22 @@ struct Loader<'a> {
     source: &'a dyn TensorSource,
     precision: Precision,
     device: &'a Device,
+    cut: Option<Cut>,
 }
 
 impl Loader<'_> {
-    fn block(&self, layer: usize) -> Result<Block, LoadError> {
+    /// Loads a block; where ranks share it, this one's part of its matrices.
+    fn block(&self, layer: usize) -> Result<(Block, Arc<[u8]>), LoadError> {
         let of = |param| Param::Layer(layer, param);
-        let linear = |linear| self.linear(layer, linear);
+        let mut kept = Vec::new();
+        let mut linear = |linear| self.linear(layer, linear, &mut kept);
         let (hidden, head_dim) = (self.spec.hidden_size, self.spec.heads.head_dim);
         let qk_norm = if self.spec.qk_norm {
             Some([self.norm(of(LayerParam::QNorm), head_dim)?, self.norm(of(LayerParam::KNorm), head_dim)?])
         } else {
             None
         };
-        Ok(Block {
+        let block = Block {
             attn_norm: self.norm(of(LayerParam::AttnNorm), hidden)?,
             mlp_norm: self.norm(of(LayerParam::MlpNorm), hidden)?,
             qkv: [linear(Linear::Q)?, linear(Linear::K)?, linear(Linear::V)?],
@@ -156,10 +175,11 @@ impl Loader<'_> {
                 compute: self.precision.compute,
             },
             eps: self.spec.rms_norm_eps,
-        })
+        };
+        Ok((block, kept.into()))
     }
 
-    fn linear(&self, layer: usize, linear: Linear) -> Result<Projection, LoadError> {
+    fn linear(&self, layer: usize, linear: Linear, kept: &mut Vec<u8>) -> Result<Projection, LoadError> {
         let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Weight(linear)));
         let (out, width) = self.spec.linear_shape(linear);
         let shape = [out, width];
@@ -173,7 +193,11 @@ impl Loader<'_> {
         } else {
             None
         };
-        let weight = FrozenWeight::new(storage, shape, self.precision.compute);
+        let compute = self.precision.compute;
+        let weight = match self.cut {
+            Some(cut) => cut.keep(&storage, shape, compute, kept),
+            None => FrozenWeight::new(storage, shape, compute),
+        };
         Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias })
     }
 
@@ -206,12 +230,12 @@ impl Loader<'_> {
         Ok(storage)
     }
 
-    /// Loads an embedding or a head: never quantized, as in bitsandbytes.
-    fn table(&self, param: Param) -> Result<FrozenWeight, LoadError> {
+    /// Loads an embedding or a head: never quantized, as in bitsandbytes. Where ranks share it, this one's rows.
+    fn table(&self, param: Param) -> Result<(FrozenWeight, Option<SharedTable>), LoadError> {
         let shape = [self.spec.vocab_size, self.spec.hidden_size];
         let (name, compute) = (self.spec.tensor_name(param), self.precision.compute);
         // bitsandbytes leaves tables alone unless it is told otherwise.
-        let storage = if let Some(quantized) = self.source.read_quantized(&name)? {
+        if let Some(quantized) = self.source.read_quantized(&name)? {
             let (values, got) = match quantized {
                 Quantized::Nf4(nf4) => (nf4.dequantize(), nf4.shape),
                 Quantized::Int8(int8) => (int8.dequantize(), int8.shape),
@@ -221,14 +245,31 @@ impl Loader<'_> {
                 let file = self.source.info(&name).map(|info| info.file).unwrap_or_default();
                 return Err(LoadError::NotFinite { name, file, index, value: values[index] });
             }
-            dense_storage(shape, compute, |start, out| out.copy_from_slice(&values[start..][..out.len()]))
-        } else {
-            let values = self.values(&name, &shape)?;
-            let storage = dense_storage(shape, compute, |start, out| values.read(start, out));
-            self.finished(&name, &values)?;
-            storage
+            return Ok(self.rows(shape, compute, &|start, out: &mut [f32]| {
+                out.copy_from_slice(&values[start..][..out.len()]);
+            }));
+        }
+        let values = self.values(&name, &shape)?;
+        let table = self.rows(shape, compute, &|start, out: &mut [f32]| values.read(start, out));
+        self.finished(&name, &values)?;
+        Ok(table)
+    }
+
+    /// Keeps a table, or this rank's rows of it.
+    fn rows(
+        &self,
+        shape: [usize; 2],
+        compute: Compute,
+        read: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> (FrozenWeight, Option<SharedTable>) {
+        let Some(cut) = self.cut else {
+            return (FrozenWeight::new(dense_storage(shape, compute, read), shape, compute), None);
         };
-        Ok(FrozenWeight::new(storage, shape, compute))
+        let width = shape[1];
+        let rows = SharedTable::new(cut, shape, compute, self.spec.block_values(), |rows| {
+            dense_rows(rows, width, compute, |row, out| read(row * width, out))
+        });
+        (FrozenWeight::away(Form::dense(compute, shape[0] * width), shape, compute), Some(rows))
     }
 
     fn norm(&self, param: Param, width: usize) -> Result<Tensor<1>, LoadError> {

@@ -1,5 +1,6 @@
 //! The values of one tensor on their way from a file into the storage that a model keeps.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -85,6 +86,36 @@ pub(super) fn dense_storage(
                     let stretch = &mut stretch[..out.len()];
                     read(task * TASK_VALUES, stretch);
                     out.iter_mut().zip(stretch).for_each(|(out, value)| *out = narrow(*value));
+                },
+            );
+            Storage::Bf16(values)
+        }
+    }
+}
+
+/// As [`dense_storage`], of some rows, which `read(row, out)` gives one at a time.
+pub(super) fn dense_rows(
+    rows: Range<usize>,
+    width: usize,
+    compute: Compute,
+    read: impl Fn(usize, &mut [f32]) + Sync,
+) -> Storage {
+    let len = rows.len() * width;
+    match compute {
+        Compute::F32 => {
+            let mut values = vec![0.0; len];
+            let all = values.par_chunks_mut(width.max(1)).zip(rows).with_min_len(64);
+            all.for_each(|(out, row)| read(row, out));
+            Storage::F32(values)
+        }
+        Compute::Bf16 => {
+            let mut values = vec![bf16::ZERO; len];
+            let all = values.par_chunks_mut(width.max(1)).zip(rows).with_min_len(64);
+            all.for_each_init(
+                || vec![0.0; width],
+                |values, (out, row)| {
+                    read(row, values);
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out = narrow(*value));
                 },
             );
             Storage::Bf16(values)

@@ -4,6 +4,7 @@
 //! launch      what a launcher's environment says of this process
 //! world       the ranks of a run, and how this process plays its own
 //! collective  what ranks do together; one file an engine: single, threads, mpi
+//! gather      parts that come while a rank computes
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! reduce      one binary tree over micro-batches, whoever computed them
 //! traffic     bytes between ranks, without any being sent
@@ -11,6 +12,7 @@
 
 mod collective;
 mod error;
+mod gather;
 pub mod launch;
 mod mesh;
 #[cfg(feature = "mpi")]
@@ -25,7 +27,9 @@ mod world;
 
 pub use collective::{Call, Collective, Processes};
 pub use error::ParallelError;
+pub use gather::{Bytes, Gathering, Pending};
 pub use mesh::Mesh;
+pub(crate) use ranks::{EMBEDDING, WEIGHTS, expect_bytes};
 pub use ranks::{Exchanged, Ranks};
 pub use single::Single;
 pub use sum::{Sum, SumOverRanks};

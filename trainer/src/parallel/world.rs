@@ -1,6 +1,7 @@
 //! The ranks of a run, and how this process plays its own.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::launch::Launch;
@@ -64,6 +65,14 @@ impl World {
         match self {
             World::Threads { ranks, .. } => *ranks,
             World::Processes { engine, .. } => engine.size(),
+        }
+    }
+
+    /// Returns the ranks that this process plays.
+    pub fn local_ranks(&self) -> Range<usize> {
+        match self {
+            World::Threads { .. } => 0..self.size(),
+            World::Processes { engine, .. } => engine.rank()..engine.rank() + 1,
         }
     }
 
@@ -301,8 +310,12 @@ mod tests {
 
     #[test]
     fn too_many_ranks_for_one_process() {
-        let parallel =
-            recipe::Parallel { data: RankCount::Exactly(257), timeout_seconds: 30, on_this_machine: 1 };
+        let parallel = recipe::Parallel {
+            data: RankCount::Exactly(257),
+            shard_base: false,
+            timeout_seconds: 30,
+            on_this_machine: 1,
+        };
         let error = World::join(None, &parallel).expect_err("too many");
         assert_eq!(error.to_string(), "257 ranks are too many for one process, which may have 256");
     }

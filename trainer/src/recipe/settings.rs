@@ -293,6 +293,9 @@ pub struct Policy {
 pub struct Parallel {
     /// Ranks that share out the micro-batches of a step, whose number they divide.
     pub data: RankCount,
+    /// Whether each rank keeps a part of the frozen weights only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shard_base: bool,
     /// Seconds that a rank may take longer than expected.
     pub timeout_seconds: u64,
     /// Ranks that share this machine's memory; no part of a recipe.

@@ -80,7 +80,7 @@ fn train_again(prepared: &Prepared, steps: u64) -> anyhow::Result<Vec<EarlyStep>
     train(Run {
         ranks: &Ranks::alone(),
         stop: &Stop::default(),
-        model: &model,
+        model: (&model).into(),
         optimizer: optimizer(prepared, &adapter),
         adapter,
         stream: prepared.order.clone(),
