@@ -26,7 +26,7 @@ impl Models {
     /// [`BaseError::Load`]
     pub fn load(prepared: &Prepared, world: &World, device: &Device) -> Result<Self, BaseError> {
         let (local, count) = (world.local_ranks(), world.size());
-        let together = prepared.recipe.parallel.shard_base && count > 1;
+        let together = prepared.recipe.parallel.parts() > 1;
         let cuts = if together {
             local.clone().map(|index| Some(Cut { index, count })).collect()
         } else {

@@ -25,5 +25,6 @@ pub use gradients::{Gradients, Tree};
 pub use input::{Adapted, Input};
 pub(crate) use load::NF4_BLOCK;
 pub use load::{LoadError, Precision, load, load_part};
+pub(crate) use shards::rows_of_range;
 pub use shards::{Cut, Pass};
 pub use spec::ModelSpec;

@@ -17,6 +17,8 @@ pub mod launch;
 mod mesh;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "mpi")]
+mod mpi_gather;
 mod ranks;
 mod reduce;
 mod single;

@@ -288,6 +288,16 @@ pub struct Policy {
     pub unknown: Unknown,
 }
 
+impl Parallel {
+    /// Returns how many ranks keep a part each of the frozen weights; 1 where each keeps all.
+    pub fn parts(&self) -> u64 {
+        match self.data {
+            RankCount::Exactly(ranks) if self.shard_base => ranks,
+            _ => 1,
+        }
+    }
+}
+
 /// How many ranks share the work. Never changes a bit of the result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Parallel {

@@ -20,6 +20,7 @@ use seedcorn_kernels::frozen::{Compute, Form, FrozenWeight, Storage};
 use super::block::Block;
 use crate::parallel::Bytes;
 pub(super) use rows::SharedTable;
+pub(crate) use rows::rows_of_range;
 pub use walk::Pass;
 pub(super) use walk::Walk;
 

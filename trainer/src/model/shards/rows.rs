@@ -141,7 +141,7 @@ fn value_bytes(compute: Compute) -> usize {
 }
 
 /// Returns the rows of a range of a table beside blocks of so many values.
-fn rows_of_range(shape: [usize; 2], compute: Compute, block_values: usize) -> usize {
+pub(crate) fn rows_of_range(shape: [usize; 2], compute: Compute, block_values: usize) -> usize {
     let rows = block_values / 2 / (shape[1] * value_bytes(compute)).max(1);
     (rows / LEAST * LEAST).max(LEAST)
 }
