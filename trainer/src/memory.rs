@@ -56,7 +56,12 @@ pub fn plan(
     let budget = match (recipe.train.activation, recipe.train.memory_budget) {
         (Activation::Auto, Some(budget)) => Some(budget),
         (Activation::Auto, None) => {
-            Some(default_budget(frozen, available)? / recipe.parallel.on_this_machine)
+            // Of weights in parts, this machine holds those of its ranks.
+            let here = match recipe.parallel.parts() {
+                1 => frozen,
+                parts => frozen / parts * recipe.parallel.on_this_machine,
+            };
+            Some(default_budget(here, available)? / recipe.parallel.on_this_machine)
         }
         _ => None,
     };

@@ -4,6 +4,7 @@
 //! launch      what a launcher's environment says of this process
 //! world       the ranks of a run, and how this process plays its own
 //! collective  what ranks do together; one file an engine: single, threads, mpi
+//! gather      parts that come while a rank computes
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! tensor      what the ranks with slices of one model ask of each other
 //! reduce      one binary tree over micro-batches, whoever computed them
@@ -12,10 +13,13 @@
 
 mod collective;
 mod error;
+mod gather;
 pub mod launch;
 mod mesh;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "mpi")]
+mod mpi_gather;
 mod ranks;
 mod reduce;
 mod single;
@@ -27,7 +31,9 @@ mod world;
 
 pub use collective::{Call, Collective, Processes};
 pub use error::ParallelError;
+pub use gather::{Bytes, Gathering, Pending};
 pub use mesh::{Mesh, part};
+pub(crate) use ranks::{EMBEDDING, WEIGHTS, expect_bytes};
 pub use ranks::{Exchanged, Ranks};
 pub use single::Single;
 pub use sum::{Sum, SumOverRanks};

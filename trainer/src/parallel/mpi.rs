@@ -5,22 +5,24 @@
 //! from here: buffers that MPI still writes to cannot be given back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mpi::Threading;
 use mpi::environment::{self, Universe};
-use mpi::request::{self, LocalScope, Request};
+use mpi::request::{self, LocalScope, Request, Scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, Source};
 use sha2::{Digest, Sha256};
 
 use super::launch::Launch;
-use super::{Call, Collective, ParallelError, Processes};
+use super::mpi_gather::UnderWay;
+use super::{Call, Collective, ParallelError, Pending, Processes};
 use crate::error::{Exit, report_from};
 
 /// Bytes of one MPI message at most; its count is a 32-bit number.
-const PIECE: usize = 1 << 30;
+pub(super) const PIECE: usize = 1 << 30;
 /// Polls without a pause, while all ranks are known to be there.
 const BUSY: Duration = Duration::from_secs(1);
 /// The longest pause between two polls.
@@ -97,7 +99,13 @@ impl Mpi {
     }
 
     /// Polls until all requests are done. Ends the job when that takes too long.
-    fn finish(&self, call: Call, deadline: Instant, busy: Duration, mut waiting: Waiting) {
+    pub(super) fn finish<'a, S: Scope<'a>>(
+        &self,
+        call: Call,
+        deadline: Instant,
+        busy: Duration,
+        mut waiting: Vec<(usize, Request<'a, [u8], S>)>,
+    ) {
         let started = Instant::now();
         let mut pause = Duration::from_micros(10);
         loop {
@@ -152,6 +160,16 @@ impl Collective for Mpi {
         }
         self.transfer(call, members, deadline, BUSY, &mut incoming, outgoing);
         Ok(incoming)
+    }
+
+    fn start_gather<'a>(
+        &'a self,
+        _: Call,
+        members: &[usize],
+        own: Arc<[u8]>,
+        lengths: &[usize],
+    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
+        Ok(Box::new(UnderWay::new(self, &self.world, (self.rank, members), own, lengths)))
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Frozen {
     pub kind: Kind,
     /// The most bytes that are in memory while tensors are read one after the other, pages of their file included.
     pub loading: u64,
+    /// The most that one tensor takes, pages of its file included.
+    pub largest: u64,
 }
 
 /// How the linear layers are kept.
@@ -103,8 +105,10 @@ impl Frozen {
                 }
                 Param::Layer(..) | Param::FinalNorm => (&mut frozen.small, Kind::F32),
             };
-            *sum += kind.bytes(matrix);
+            let bytes = kind.bytes(matrix);
+            *sum += bytes;
             let in_file = info.map_or_else(|| Kind::Bf16.bytes(matrix), |info| file_bytes(&info));
+            frozen.largest = frozen.largest.max(bytes + in_file);
             frozen.loading = frozen.loading.max(frozen.total() + in_file);
         }
         frozen
@@ -119,6 +123,24 @@ impl Frozen {
     pub fn total(&self) -> u64 {
         self.linear + self.embedding + self.head + self.small
     }
+}
+
+/// Lists the bytes of each block's matrices as ranks send them to each other: without the one number of doubly quantized
+/// scales that every rank keeps.
+pub(super) fn matrices(
+    spec: &ModelSpec,
+    precision: Precision,
+    stored: &dyn Fn(&str) -> Option<TensorInfo>,
+) -> Vec<Vec<u64>> {
+    let mut blocks = vec![Vec::new(); spec.num_layers];
+    for (param, shape) in spec.parameters() {
+        let Param::Layer(layer, LayerParam::Weight(_)) = param else { continue };
+        let info = stored(&spec.tensor_name(param));
+        let kind = linear(precision, spec, info.as_ref());
+        let offset = if kind == Kind::Nf4Double { 4 } else { 0 };
+        blocks[layer].push(kind.bytes([shape[0] as u64, shape[1] as u64]) - offset);
+    }
+    blocks
 }
 
 /// How a linear layer is kept: as the checkpoint has it where it is quantized already.

@@ -87,7 +87,7 @@ impl Memory {
         let resident = step - passes;
         let adapter = subject.trained_values().saturating_mul(F32);
         let mut parts = vec![
-            Part { part: "loading", bytes: PROGRAM_BYTES.saturating_add(subject.frozen.loading) },
+            Part { part: "loading", bytes: PROGRAM_BYTES.saturating_add(loading(subject)) },
             Part { part: "step", bytes: step },
         ];
         let mut part = |part, more: u64| parts.push(Part { part, bytes: resident.saturating_add(more) });
@@ -126,17 +126,27 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         Compute::F32 => "f32",
         Compute::Bf16 => "bf16",
     };
-    let mut items = vec![
-        Item::shared("program", program, "code, tokenizer, data"),
-        Item::shared("linear layers", frozen.linear, frozen.kind.words()),
-        Item::shared(
-            "embedding",
-            frozen.embedding,
-            if spec.tie_word_embeddings { format!("{dense}; also the head") } else { dense.to_owned() },
-        ),
-    ];
-    if !spec.tie_word_embeddings {
-        items.push(Item::shared("head", frozen.head, dense));
+    let mut items = vec![Item::shared("program", program, "code, tokenizer, data")];
+    let words = if spec.tie_word_embeddings { format!("{dense}; also the head") } else { dense.to_owned() };
+    match &subject.parts {
+        None => {
+            items.push(Item::shared("linear layers", frozen.linear, frozen.kind.words()));
+            items.push(Item::shared("embedding", frozen.embedding, words));
+            if !spec.tie_word_embeddings {
+                items.push(Item::shared("head", frozen.head, dense));
+            }
+        }
+        Some(parts) => {
+            let last = parts.ranks() - 1;
+            let part = format!("; a part of {}", parts.ranks());
+            let kind = frozen.kind.words();
+            items.push(Item::own("linear layers", parts.own_blocks(last), format!("{kind}{part}")));
+            items.push(Item::own("embedding", parts.own_table(last), words + &part));
+            if !spec.tie_word_embeddings {
+                items.push(Item::own("head", parts.own_table(last), dense.to_owned() + &part));
+            }
+            items.push(Item::own("gather buffers", parts.gathered(), "the block at hand, and the next"));
+        }
     }
     items.push(Item::shared("norms and biases", frozen.small, "f32"));
     // The first values stay, and beside several ranks the state they all start from. Of a fresh start, `B` and one set of
@@ -184,6 +194,14 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         format!("{larger}, packed operands"),
     ));
     items
+}
+
+/// The most bytes while weights are read.
+fn loading(subject: &Subject) -> u64 {
+    let Some(parts) = &subject.parts else { return subject.frozen.loading };
+    let last = parts.ranks() - 1;
+    let tables = parts.own_table(last).saturating_mul(if parts.tied() { 1 } else { 2 });
+    parts.own_blocks(last).saturating_add(tables).saturating_add(subject.frozen.largest)
 }
 
 /// Writes a count for people, in millions where it is large.

@@ -26,6 +26,8 @@ pub struct Report {
     pub imagined: bool,
     /// Whether all ranks are threads of one process; otherwise each has a machine of its own.
     pub one_process: bool,
+    /// Whether each keeps a part of the frozen weights only.
+    pub in_parts: bool,
     /// The memory of a rank.
     pub memory: Memory,
     /// What the rank that sends most sends to all others.
@@ -44,12 +46,16 @@ pub struct Sends {
     pub checkpoint: Option<Sent>,
     /// In each evaluation.
     pub evaluation: Option<Sent>,
+    /// The weights of each evaluation, where ranks keep a part each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evaluation_weights: Vec<Sent>,
 }
 
 impl Sends {
-    fn new(traffic: &Traffic, batches: usize) -> Self {
+    fn new(traffic: &Traffic, batches: usize, [weights, evaluation_weights]: [Vec<Sent>; 2]) -> Self {
         Self {
-            step: traffic.most_of_step(),
+            step: [weights, traffic.most_of_step()].concat(),
+            evaluation_weights,
             checkpoint: traffic.of_checkpoint(),
             evaluation: (batches > 0).then(|| traffic.of_evaluation(batches)).flatten(),
         }
@@ -71,8 +77,9 @@ impl Report {
             tokens: subject.activations.tokens,
             imagined: subject.imagined,
             one_process,
+            in_parts: subject.parts.is_some(),
             memory: Memory::new(subject, threads),
-            traffic: Sends::new(&subject.traffic(), subject.evaluation[1]),
+            traffic: Sends::new(&subject.traffic(), subject.evaluation[1], subject.weights_sent()),
             fit,
         }
     }
@@ -132,10 +139,8 @@ impl Report {
         lines.push(format!("most at once: {}", shown_bytes(self.memory.peak)));
         if self.ranks > 1 && self.one_process {
             let all = shown_bytes(self.memory.peak_of_all);
-            lines.push(format!(
-                "all {} ranks as threads of one process, which share the weights: {all}",
-                self.ranks
-            ));
+            let shared = if self.in_parts { "" } else { ", which share the weights" };
+            lines.push(format!("all {} ranks as threads of one process{shared}: {all}", self.ranks));
         }
         lines
     }
@@ -148,7 +153,8 @@ impl Report {
         };
         let mut lines = vec!["sent by a rank to all others".to_owned()];
         lines.extend(self.traffic.step.iter().map(|sent| row(sent, "a step")));
-        lines.extend(self.traffic.evaluation.iter().map(|sent| row(sent, "an evaluation")));
+        let evaluation = self.traffic.evaluation_weights.iter().chain(&self.traffic.evaluation);
+        lines.extend(evaluation.map(|sent| row(sent, "an evaluation")));
         lines.extend(self.traffic.checkpoint.iter().map(|sent| row(sent, "a checkpoint, and at the end")));
         let step: u64 = self.traffic.step.iter().map(|sent| sent.bytes).sum();
         lines.push(format!("  {:<24}{:>9}  a step", "together", shown_bytes(step)));

@@ -7,13 +7,14 @@ use seedcorn_adapters::lora::PlannedModule;
 use seedcorn_adapters::target::OUTPUT_HEAD;
 use seedcorn_data::source::Resolver;
 
-use super::Frozen;
+use super::{Frozen, Parts};
 use crate::build::{self, Prepared, precision};
 use crate::log::available_memory_bytes;
 use crate::memory;
-use crate::model::ModelSpec;
-use crate::parallel::{Mesh, Traffic};
+use crate::model::{ModelSpec, Pass};
+use crate::parallel::{Mesh, Sent, Traffic};
 use crate::recipe::{AdapterStart, Location, RankCount, Recipe};
+use crate::weights::TensorInfo;
 
 /// The sizes of a run; no values.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Subject {
     pub spec: ModelSpec,
     /// Bytes of its weights.
     pub frozen: Frozen,
+    /// The parts of them, where ranks keep a part each.
+    pub parts: Option<Parts>,
     /// Layers with an adapter.
     pub adapted: Vec<PlannedModule>,
     /// What is kept for the backward pass, and the tokens of the largest micro-batch.
@@ -59,6 +62,7 @@ impl Subject {
         let held_out = held_out.map(seedcorn_data::Sample::tokens).sum::<usize>();
         Self {
             frozen: Frozen::of(base, precision(&recipe.model)),
+            parts: parts(recipe, &base.spec, &|name| base.weights.info(name)),
             adapted: build::planned(&prepared.weights),
             activations: prepared.memory.clone(),
             lengths: [tokens().max().unwrap_or(0), tokens().sum()],
@@ -93,6 +97,7 @@ impl Subject {
         let activations = memory::plan(&recipe, &spec, &adapted, lengths, frozen.total(), available)?;
         let evaluation = [recipe.eval.as_ref().map_or(0, |_| activations.tokens), 0];
         Ok(Self {
+            parts: parts(&recipe, &spec, &|_| None),
             frozen,
             adapted,
             activations,
@@ -104,6 +109,12 @@ impl Subject {
             spec,
             recipe,
         })
+    }
+
+    /// Takes the weights again after a change of the recipe, of shapes alone.
+    pub(super) fn with_shapes(&mut self) {
+        self.frozen = Frozen::new(&self.spec, precision(&self.recipe.model), &|_| None);
+        self.parts = parts(&self.recipe, &self.spec, &|_| None);
     }
 
     /// Decides again what is kept, for a machine with so much memory that this process has it to itself; a budget of
@@ -140,11 +151,27 @@ impl Subject {
         }
     }
 
+    /// Returns what a rank sends of the weights in a step, and in an evaluation.
+    pub fn weights_sent(&self) -> [Vec<Sent>; 2] {
+        let Some(parts) = &self.parts else { return [Vec::new(), Vec::new()] };
+        let tokens = self.activations.tokens as u64;
+        let step = parts.most(self.recipe.train.accumulation(), tokens, Pass::Training);
+        let [tokens, batches] = self.evaluation.map(|count| count as u64);
+        let evaluation = if batches > 0 { parts.most(batches, tokens, Pass::Forward) } else { Vec::new() };
+        [step, evaluation]
+    }
+
     /// Returns what its ranks send.
     pub fn traffic(&self) -> Traffic {
         let mesh = Mesh::of_data(self.ranks() as usize);
         Traffic::new(mesh, self.recipe.train.accumulation() as usize, self.trained_values() as usize)
     }
+}
+
+/// Cuts the weights, where the recipe wants it and there is more than one rank.
+fn parts(recipe: &Recipe, spec: &ModelSpec, stored: &dyn Fn(&str) -> Option<TensorInfo>) -> Option<Parts> {
+    let count = recipe.parallel.parts();
+    (count > 1).then(|| Parts::new(spec, precision(&recipe.model), stored, count))
 }
 
 /// Whether a model's source is a folder with a configuration and no weights, which is enough for arithmetic.

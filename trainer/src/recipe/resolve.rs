@@ -113,7 +113,8 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
         return Err(range("parallel.tensor", "from 1 to 1024", tensor));
     }
     let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
-    Ok(Parallel { data, tensor, timeout_seconds, on_this_machine: 1 })
+    let shard_base = file.shard_base.unwrap_or(false);
+    Ok(Parallel { data, tensor, shard_base, timeout_seconds, on_this_machine: 1 })
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {
