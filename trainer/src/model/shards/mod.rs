@@ -14,7 +14,6 @@ mod walk;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use seedcorn_kernels::frozen::{Compute, Form, FrozenWeight, Storage};
 
 use super::block::Block;
@@ -86,23 +85,19 @@ impl Shards {
         (0..self.cut.count).map(|index| of(index).sum()).collect()
     }
 
-    /// Puts a block together from the parts of all ranks.
+    /// Puts a block together from the parts of all ranks. One thread copies: memory that it gives back it finds again
+    /// for the next block.
     fn bring(&self, block: &Block, parts: &[Bytes]) {
-        let mut at = vec![0; self.cut.count];
-        let pieces = |weight| {
-            let bytes = form(weight).bytes();
-            let piece = |index: usize| {
-                let start = at[index];
-                at[index] += self.cut.part(index, bytes).len();
-                (index, start..at[index])
-            };
-            (weight, (0..parts.len()).map(piece).collect::<Vec<_>>())
-        };
-        let weights: Vec<_> = block.weights().map(pieces).collect();
-        weights.into_par_iter().for_each(|(weight, pieces)| {
-            let pieces = pieces.into_iter().map(|(index, range)| &parts[index][range]);
-            weight.bring(form(weight).storage(pieces));
-        });
+        let mut rest: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        for weight in block.weights() {
+            let form = form(weight);
+            let pieces = rest.iter_mut().enumerate().map(|(index, rest)| {
+                let (piece, after) = rest.split_at(self.cut.part(index, form.bytes()).len());
+                *rest = after;
+                piece
+            });
+            weight.bring(form.storage(pieces));
+        }
     }
 }
 
