@@ -1,13 +1,13 @@
 //! What a plan says beforehand is what a run does: bytes of weights, bytes between ranks, peak memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::process::{Command, Stdio};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use burn::tensor::Device;
 use seedcorn::build::{Prepared, precision};
-use seedcorn::model::{Cut, Decoder, Model, Pass};
+use seedcorn::model::{Cut, Decoder, Model, Pass, Slice};
 use seedcorn::parallel::{Call, Collective, Mesh, ParallelError, Ranks, Traffic};
 use seedcorn::plan::{Memory, Subject};
 use seedcorn::stop::Stop;
@@ -64,7 +64,7 @@ fn frozen_weights_take_the_bytes_of_their_lines() {
 /// Calls and bytes by purpose and collective.
 type Sent = BTreeMap<(&'static str, &'static str), (u64, u64)>;
 
-/// Ranks as threads that meet for every call, and count what they send to others.
+/// Ranks as threads that count what they send to others.
 #[derive(Debug)]
 struct Counted<'a> {
     rank: usize,
@@ -74,23 +74,28 @@ struct Counted<'a> {
 
 #[derive(Debug)]
 struct Hub {
-    barrier: Barrier,
     /// What each rank sends to each.
-    boxes: Mutex<Vec<Vec<Vec<u8>>>>,
+    boxes: Mutex<Vec<Vec<VecDeque<Vec<u8>>>>>,
+    changed: Condvar,
 }
 
 impl Counted<'_> {
-    fn pass(&self, outgoing: &[&[u8]]) -> Vec<Vec<u8>> {
-        self.hub.boxes.lock().expect("whole")[self.rank] = outgoing.iter().map(|one| one.to_vec()).collect();
-        self.hub.barrier.wait();
-        let incoming =
-            self.hub.boxes.lock().expect("whole").iter().map(|row| row[self.rank].clone()).collect();
-        self.hub.barrier.wait();
+    fn pass(&self, members: &[usize], outgoing: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut boxes = self.hub.boxes.lock().expect("whole");
+        members.iter().zip(outgoing).for_each(|(to, one)| boxes[self.rank][*to].push_back(one.to_vec()));
+        self.hub.changed.notify_all();
+        let mut incoming = Vec::new();
+        while let Some(from) = members.get(incoming.len()) {
+            match boxes[*from][self.rank].pop_front() {
+                Some(message) => incoming.push(message),
+                None => boxes = self.hub.changed.wait(boxes).expect("whole"),
+            }
+        }
         incoming
     }
 
-    fn count(&self, op: &'static str, collective: &'static str, outgoing: &[&[u8]]) {
-        let others = outgoing.iter().enumerate().filter(|(to, _)| *to != self.rank);
+    fn count(&self, op: &'static str, collective: &'static str, members: &[usize], outgoing: &[&[u8]]) {
+        let others = members.iter().zip(outgoing).filter(|(to, _)| **to != self.rank);
         let bytes: usize = others.map(|(_, one)| one.len()).sum();
         let mut sent = self.sent.lock().expect("whole");
         let entry = sent.entry((op, collective)).or_default();
@@ -107,32 +112,45 @@ impl Collective for Counted<'_> {
         self.hub.boxes.lock().expect("whole").len()
     }
 
-    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
-        self.count(call.op, "exchange", outgoing);
-        Ok(self.pass(outgoing))
+    fn exchange_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.count(call.op, "exchange", members, outgoing);
+        Ok(self.pass(members, outgoing))
     }
 
-    fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let outgoing = vec![own; self.size()];
-        self.count(call.op, "all_gather", &outgoing);
-        Ok(self.pass(&outgoing))
+    fn all_gather_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        own: &[u8],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        let outgoing = vec![own; members.len()];
+        self.count(call.op, "all_gather", members, &outgoing);
+        Ok(self.pass(members, &outgoing))
     }
 }
 
 /// Trains on so many ranks and returns what each has sent; where they share the weights, each keeps a part.
 fn sent(prepared: &Prepared, size: usize, parts: bool) -> Vec<Sent> {
     let device = Device::flex();
-    let cuts = (0..size).map(|index| parts.then_some(Cut { index, count: size }));
-    let models: Vec<Decoder> = cuts
-        .map(|cut| prepared.base.load_part(precision(&prepared.recipe.model), &device, cut).expect("loaded"))
-        .collect();
+    let load = |index| {
+        let cut = parts.then_some(Cut { index, count: size });
+        let precision = precision(&prepared.recipe.model);
+        prepared.base.load_part(precision, &device, Slice::WHOLE, cut).expect("loaded")
+    };
+    let models: Vec<Decoder> = (0..size).map(load).collect();
     let models = &models;
-    let hub = Hub { barrier: Barrier::new(size), boxes: Mutex::new(vec![Vec::new(); size]) };
+    let boxes = Mutex::new(vec![vec![VecDeque::new(); size]; size]);
+    let hub = Hub { boxes, changed: Condvar::new() };
     let body = &|rank| {
         let counted = Counted { rank, hub: &hub, sent: Mutex::default() };
         let adapter = Adapter::new(prepared.weights.clone(), &device);
         let mut observer = Count::default();
-        let ranks = Ranks::new(&counted, Duration::from_mins(1));
+        let ranks = Ranks::new(&counted, Mesh::of_data(size), Duration::from_mins(1));
         let stop = Stop::default();
         let mut run = by_hand(prepared, &models[rank], adapter, &mut observer, (&ranks, &stop));
         run.model = Model::new(&models[rank], &ranks);
@@ -158,7 +176,7 @@ fn ranks_send_the_bytes_of_the_plan() {
     let batches = subject.evaluation[1];
     assert_eq!(batches, 5);
     for size in [1, 2, 3, 6] {
-        let mesh = Mesh { data: size };
+        let mesh = Mesh::of_data(size);
         let traffic = Traffic::new(mesh, 6, values);
         let mut most = 0;
         for (rank, counted) in sent(&prepared, size, false).into_iter().enumerate() {
@@ -186,7 +204,7 @@ fn ranks_send_the_bytes_of_the_plan() {
 
 /// The rows of tokens that each rank of a pass asks of the others, and that it is asked for.
 fn rows_asked(batches: &[MicroBatch], size: usize, vocabulary: usize) -> [Vec<u64>; 2] {
-    let mesh = Mesh { data: size };
+    let mesh = Mesh::of_data(size);
     let keeper = |row: usize| (0..size).find(|rank| mesh.share(*rank, vocabulary).contains(&row));
     let (mut asks, mut asked) = (vec![0; size], vec![0; size]);
     for rank in 0..size {
@@ -262,7 +280,8 @@ fn parts_of_weights_take_the_bytes_of_their_lines() {
             for index in 0..parts.ranks() {
                 let cut = Some(Cut { index: index as usize, count: parts.ranks() as usize });
                 let precision = precision(&prepared.recipe.model);
-                let decoder = prepared.base.load_part(precision, &Device::flex(), cut).expect("loaded");
+                let decoder =
+                    prepared.base.load_part(precision, &Device::flex(), Slice::WHOLE, cut).expect("loaded");
                 let tables = if parts.tied() { 1 } else { 2 };
                 let planned = parts.own_blocks(index) + tables * parts.own_table(index);
                 assert_eq!(planned, decoder.weight_bytes() as u64, "{model}: part {index}, {more:?}");

@@ -8,7 +8,7 @@ use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
 use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
-use crate::model::{ConfigError, Cut, Decoder, LoadError, ModelSpec, Precision, check, load_part};
+use crate::model::{ConfigError, Cut, Decoder, LoadError, ModelSpec, Precision, Slice, check, load_part};
 use crate::weights::{self, GgufAbout, GgufSource, TensorSource, WeightsError};
 
 /// A base model whose weights have not been read yet.
@@ -154,12 +154,12 @@ impl Opened {
 }
 
 impl Base {
-    /// Checks names, shapes and types of all tensors; reads no weight.
+    /// Checks names, shapes and types of all tensors, and that the model can be cut into so many slices; reads no weight.
     ///
     /// # Errors
     /// [`BaseError::Load`]
-    pub fn check(&self, precision: Precision) -> Result<(), BaseError> {
-        check(&self.spec, self.weights.as_ref(), precision)
+    pub fn check(&self, precision: Precision, tensor: usize) -> Result<(), BaseError> {
+        check(&self.spec, self.weights.as_ref(), precision, tensor)
             .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 
@@ -168,10 +168,10 @@ impl Base {
     /// # Errors
     /// [`BaseError::Load`]
     pub fn load(&self, precision: Precision, device: &Device) -> Result<Decoder, BaseError> {
-        self.load_part(precision, device, None)
+        self.load_part(precision, device, Slice::WHOLE, None)
     }
 
-    /// Reads the weights of which ranks share each matrix: this one's part, if there is a cut.
+    /// Reads the weights of one slice of the model; where ranks share each matrix of it, this one's part.
     ///
     /// # Errors
     /// [`BaseError::Load`]
@@ -179,9 +179,10 @@ impl Base {
         &self,
         precision: Precision,
         device: &Device,
+        slice: Slice,
         cut: Option<Cut>,
     ) -> Result<Decoder, BaseError> {
-        load_part(self.spec.clone(), self.weights.as_ref(), precision, device, cut)
+        load_part(self.spec.clone(), self.weights.as_ref(), precision, device, slice, cut)
             .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 

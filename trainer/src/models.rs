@@ -4,8 +4,8 @@ use burn::tensor::Device;
 
 use crate::base::BaseError;
 use crate::build::{Prepared, precision};
-use crate::model::{Cut, Decoder, Model};
-use crate::parallel::{Ranks, World};
+use crate::model::{Cut, Decoder, Model, Slice};
+use crate::parallel::{Mesh, Ranks, World};
 use crate::train::TrainError;
 
 /// A decoder for each rank of this process, or one that they share.
@@ -13,10 +13,11 @@ use crate::train::TrainError;
 pub struct Models {
     /// The first rank of this process.
     first: usize,
-    /// One a rank, in their order; or one alone.
+    mesh: Mesh,
+    /// One a rank, in their order, where each keeps parts of its own; otherwise one a slice of the model.
     decoders: Vec<Decoder>,
-    /// Whether ranks of other processes are needed to compute with it.
-    together: bool,
+    /// Whether each rank keeps parts of its own.
+    apart: bool,
 }
 
 impl Models {
@@ -25,16 +26,17 @@ impl Models {
     /// # Errors
     /// [`BaseError::Load`]
     pub fn load(prepared: &Prepared, world: &World, device: &Device) -> Result<Self, BaseError> {
-        let (local, count) = (world.local_ranks(), world.size());
-        let together = prepared.recipe.parallel.parts() > 1;
-        let cuts = if together {
-            local.clone().map(|index| Some(Cut { index, count })).collect()
-        } else {
-            vec![None]
-        };
+        let (local, mesh) = (world.local_ranks(), world.mesh());
+        let apart = prepared.recipe.parallel.shard_base && mesh.data > 1;
+        let cut = |rank| apart.then(|| Cut { index: mesh.data_index(rank), count: mesh.data });
+        // Ranks with the same slice share it, unless each keeps its own parts of it.
+        let loaded = local.clone().take(if apart { usize::MAX } else { mesh.tensor });
         let precision = precision(&prepared.recipe.model);
-        let decoders = cuts.into_iter().map(|cut| prepared.base.load_part(precision, device, cut));
-        Ok(Self { first: local.start, decoders: decoders.collect::<Result<_, _>>()?, together })
+        let decoders = loaded.map(|rank| {
+            let slice = Slice { index: mesh.tensor_index(rank), of: mesh.tensor };
+            prepared.base.load_part(precision, device, slice, cut(rank))
+        });
+        Ok(Self { first: local.start, mesh, decoders: decoders.collect::<Result<_, _>>()?, apart })
     }
 
     /// Returns the model of a rank of this process.
@@ -42,7 +44,8 @@ impl Models {
     /// # Panics
     /// When the rank is of another process.
     pub fn of<'a>(&'a self, ranks: &'a Ranks<'a>) -> Model<'a> {
-        let place = if self.together { ranks.rank() - self.first } else { 0 };
+        let place = ranks.rank() - self.first;
+        let place = if self.apart { place } else { place % self.decoders.len() };
         Model::new(&self.decoders[place], ranks)
     }
 
@@ -58,7 +61,7 @@ impl Models {
         body: impl Fn(Model) -> Result<T, TrainError> + Sync,
     ) -> Result<Option<T>, TrainError> {
         match self.decoders.as_slice() {
-            _ if self.together => world.run(|ranks| body(self.of(ranks))).map(Some),
+            _ if self.apart || self.mesh.tensor > 1 => world.run(|ranks| body(self.of(ranks))).map(Some),
             [shared, ..] if world.leads() => body(Model::from(shared)).map(Some),
             _ => Ok(None),
         }

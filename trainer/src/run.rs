@@ -22,7 +22,7 @@ use crate::merge::{Merge, Merged, RoundTrip, Target};
 use crate::model::Input;
 use crate::models::Models;
 use crate::optimizer::Optimizer;
-use crate::parallel::World;
+use crate::parallel::{Mesh, World};
 use crate::progress::{Observer, Progress, Silent};
 use crate::provenance::{beside_adapter, beside_merged};
 use crate::recipe;
@@ -78,7 +78,8 @@ pub fn run_in(
 ) -> anyhow::Result<Option<Finished>> {
     let recipe = &prepared.recipe;
     let mut lock = describe(prepared)?;
-    world.compare_inputs(&lock.inputs())?;
+    // How the model is cut decides bits, though a run may go on with another cut.
+    world.compare_inputs(&format!("parallel.tensor = {}\n{}", recipe.parallel.tensor, lock.inputs()))?;
     let output = world.leads().then(|| Output::take(&recipe.output, resume)).transpose()?;
     let folder = output.as_ref().map(Output::folder);
     let checkpoints =
@@ -143,6 +144,11 @@ pub fn run_in(
         file.answer(progress.step, before.as_ref())?;
     }
     world.meet("start")?;
+    let mut settings = settings(prepared);
+    if world.mesh().tensor > 1 {
+        // What is kept decides how often slices are added up, and machines may differ in what they have room for.
+        settings.kept_blocks = world.least("kept", settings.kept_blocks)?;
+    }
     let outlets = Mutex::new(log.as_mut().map(|log| (checkpoints, log)));
     // A rank that is alone takes the state; several take copies.
     let state = Mutex::new(Some((adapter, optimizer)));
@@ -167,7 +173,7 @@ pub fn run_in(
             checkpoints,
             observer: log.map_or(&mut silent, |log| log as &mut dyn Observer),
             progress: progress.clone(),
-            settings: settings(prepared),
+            settings: settings.clone(),
         })
     });
     if let Some(log) = &log {
@@ -180,7 +186,8 @@ pub fn run_in(
     let after = answer(prepared, world, &models, &adapter)?;
     let written =
         folder.map(|folder| export(prepared, &adapter, &folder.join("adapter"), &device)).transpose()?;
-    let same = same_logits(prepared, world, &models, [&adapter, written.as_ref().unwrap_or(&adapter)])?;
+    let written = read_everywhere(world, &adapter, written)?;
+    let same = same_logits(prepared, world, &models, [&adapter, &written])?;
     let (Some(folder), Some(mut facts)) = (folder, facts) else { return Ok(None) };
     facts.answer(progress.step, after.as_ref())?;
     let path = folder.join("adapter");
@@ -188,7 +195,7 @@ pub fn run_in(
         return Err(other_logits(&path));
     }
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
-    lock.results = Some(results(&adapter, folder, &progress, world.size())?);
+    lock.results = Some(results(&adapter, folder, &progress, world.mesh())?);
     beside_adapter(&path, &lock, &prepared.base.config)?;
     if let Some(merged) = &merged {
         beside_merged(&merged.path, &path, &lock, &prepared.base.config)?;
@@ -280,6 +287,22 @@ fn export(prepared: &Prepared, adapter: &Adapter, path: &Path, device: &Device) 
     Ok(Adapter::new(read?.weights, device))
 }
 
+/// Hands the adapter that was read back to the processes that compute logits with the one that wrote it.
+fn read_everywhere(world: &World, adapter: &Adapter, read: Option<Adapter>) -> anyhow::Result<Adapter> {
+    let values = || match &read {
+        Some(read) if world.mesh().tensor > 1 => bytemuck::cast_slice(&read.values().concat()).to_vec(),
+        _ => Vec::new(),
+    };
+    if let Some(bytes) = world.hand_out("export", values)? {
+        let mut values = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_ne_bytes(*value));
+        let mut other = adapter.clone();
+        let lengths = adapter.lengths().into_iter();
+        other.set_values(lengths.map(|length| values.by_ref().take(length).collect()).collect());
+        return Ok(other);
+    }
+    Ok(read.unwrap_or_else(|| adapter.clone()))
+}
+
 /// Compares the logits of a sample through two adapters, which must agree to the bit.
 fn same_logits(
     prepared: &Prepared,
@@ -339,7 +362,7 @@ fn bits(logits: Tensor<2>) -> Vec<u8> {
 
 /// What came out, as the run's folder shows it: the same after an interruption. Its files are hashed once all are
 /// there.
-fn results(adapter: &Adapter, folder: &Path, progress: &Progress, ranks: usize) -> anyhow::Result<Results> {
+fn results(adapter: &Adapter, folder: &Path, progress: &Progress, mesh: Mesh) -> anyhow::Result<Results> {
     let (steps, evals) = read_metrics(&folder.join("metrics.jsonl"))?;
     let early = steps.iter().filter_map(|row| {
         let adapter_sha256 = row.adapter_sha256.clone()?;
@@ -354,7 +377,7 @@ fn results(adapter: &Adapter, folder: &Path, progress: &Progress, ranks: usize) 
         eval_loss_after: eval_after(progress.step),
         adapter_sha256: adapter.digest(),
         early: early.collect(),
-        mesh: MeshResult { data: ranks },
+        mesh: MeshResult { data: mesh.data, tensor: mesh.tensor },
         files: Vec::new(),
     })
 }

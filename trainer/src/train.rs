@@ -177,7 +177,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         let found = evaluate(ranks, step, model, Some(adapter), eval, how)?;
         Ok::<_, TrainError>((!found.sources.is_empty()).then_some(found))
     };
-    let lengths = adapter.lengths();
+    let lengths = model.decoder().factor_lengths(&adapter);
     let mut first_eval = None;
     if progress.step == 0 {
         first_eval = evaluation(&adapter, 0)?;
@@ -203,6 +203,8 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
             Ok(())
         })?;
         let Sum { loss, gradients, stop } = sum.finish(&lengths, stop.is_asked())?;
+        let stop = ranks.tensor(step).any("stop", stop)?;
+        let gradients = model.whole_gradients(&adapter, gradients)?;
         let loss = loss / trained_tokens as f64;
         let gradients = mean(gradients, trained_tokens);
         let grad_norm = Optimizer::global_norm(&gradients);

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use seedcorn_adapters::Adapter;
 use seedcorn_kernels::attention::{AttentionConfig, attention, attention_decode};
 
-use super::decoder::{Decoder, Model, WHOLE};
+use super::decoder::{ACTIVATIONS, Decoder, Model, WHOLE, values};
 use super::input::Adapted;
 use super::shards::{Pass, Walk};
 use crate::parallel::ParallelError;
@@ -91,7 +91,7 @@ impl Model<'_> {
         input_ids: &[u32],
         adapter: Option<&Adapter>,
     ) -> Result<Vec<f32>, ParallelError> {
-        if self.decoder.shards.is_none() {
+        if self.decoder.shards.is_none() && !self.decoder.slice.is_part() {
             return Ok(self.decoder.advance(cache, input_ids, adapter));
         }
         self.advance_here(cache, input_ids, adapter)
@@ -115,15 +115,11 @@ impl Model<'_> {
             walk.block(index)?;
             let qkv = block.queries_keys_values(x.clone(), &positions, &decoder.shared, adapted, &mut leaves);
             let heads = decoder.attend(qkv, layer, block.attention);
-            x = block.attended(x, heads, adapted, &mut leaves);
-            x = block.feed_forward_half(x, adapted, &mut leaves);
+            x = self.summed(ACTIVATIONS, block.attended(x, heads, adapted, &mut leaves))?;
+            x = self.summed(ACTIVATIONS, block.feed_forward_half(x, adapted, &mut leaves))?;
         }
         cache.tokens += input_ids.len();
         let last = x.narrow(0, input_ids.len() - 1, 1);
         Ok(values(self.head_logits(walk, last)?))
     }
-}
-
-fn values(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("activations are f32")
 }

@@ -1,15 +1,19 @@
-//! The decoder: embedding, blocks, norm, head; its loss, its gradients, its logits.
+//! The decoder, and the way through its blocks and back.
 //!
 //! Each half of a block is an autodiff graph of its own. The forward pass keeps either the graphs or only the blocks'
 //! inputs; the backward pass walks the blocks from the last to the first, building a graph again where only an
 //! input was kept. At no time does one graph span the model.
+//!
+//! A decoder may be one slice of a model, whose other slices other ranks hold. Each half of a block then gives an addend of
+//! the residual stream, and sends back an addend of its gradient: these are added up between the graphs, so that no graph
+//! knows of other ranks.
+
+use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use seedcorn_adapters::{Adapter, Projection};
 use seedcorn_kernels::add::add;
 use seedcorn_kernels::frozen::FrozenWeight;
-use seedcorn_kernels::linear_cross_entropy::{Sweep, linear_cross_entropy};
-use seedcorn_kernels::lora_linear::{Part, lora_linear};
 use seedcorn_kernels::rms_norm::rms_norm;
 use seedcorn_kernels::seed_gradient::seed_gradient;
 
@@ -17,22 +21,27 @@ use super::block::{Block, Leaves, Shared};
 use super::gradients::Gradients;
 use super::input::{Adapted, Input};
 use super::shards::{Pass, Shards, Walk};
+use super::slice::Slice;
 use super::spec::ModelSpec;
-use crate::parallel::{ParallelError, Ranks};
+use crate::parallel::{ParallelError, Ranks, TensorRanks};
 
-/// A causal language model with frozen weights.
+/// The sums over ranks of what their slices of half a block give, and of its input's gradients.
+pub(crate) const ACTIVATIONS: &str = "activations";
+
+/// A causal language model with frozen weights, or a slice of one.
 #[derive(Debug)]
 pub struct Decoder {
-    /// The architecture.
+    /// The architecture of the whole model.
     pub spec: ModelSpec,
     pub(super) device: Device,
-    /// `[vocab, d]`.
+    pub(super) slice: Slice,
+    /// `[vocab, d]`; of a slice its rows.
     pub(super) embed: FrozenWeight,
     pub(super) blocks: Vec<Block>,
     pub(super) shared: Shared,
     /// `[d]`.
     pub(super) norm: Tensor<1>,
-    /// `[vocab, d]`; the embedding itself where they are tied.
+    /// `[vocab, d]`, of a slice its rows; the embedding itself where they are tied.
     pub(super) head: FrozenWeight,
     /// What this rank keeps, where several share the matrices above: those are empty but for the block at hand.
     pub(super) shards: Option<Shards>,
@@ -74,6 +83,16 @@ impl Decoder {
     /// Returns the device that the model's tensors are on.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Returns which slice of the model this is.
+    pub fn slice(&self) -> Slice {
+        self.slice
+    }
+
+    /// Returns which rows of the whole embedding and head are those of this slice.
+    pub(super) fn vocabulary(&self) -> Range<usize> {
+        self.slice.vocabulary(&self.spec)
     }
 
     /// Returns the linear layers of all blocks, in the order in which they are applied.
@@ -160,37 +179,48 @@ impl<'a> Model<'a> {
         Self { step, ..self }
     }
 
+    /// Returns the ranks that hold the other slices of the model.
+    ///
+    /// # Panics
+    /// When this is a slice, and there is no one to ask for the others.
+    pub(super) fn tensor(self) -> TensorRanks<'a> {
+        let ranks = match self.ranks {
+            Some(ranks) => ranks.tensor(self.step),
+            None => TensorRanks::alone(),
+        };
+        let asked = Slice { index: ranks.index(), of: ranks.size() };
+        assert_eq!(self.decoder.slice, asked, "the ranks are those of the slices");
+        ranks
+    }
+
+    /// Sends `dy` back through half a block: takes the factors' gradients, returns `dx`. The norm that a half begins with
+    /// is the same on every rank, and linear in what comes back, so that what slices give is added up behind it.
+    fn sent_back(
+        self,
+        graph: Graph,
+        dy: Tensor<2>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor<2>, ParallelError> {
+        let residual = graph.residual;
+        let Some(dx) = graph.backward(&dy, gradients) else { return Ok(dy) };
+        let dx = self.summed(ACTIVATIONS, dx)?;
+        Ok(if residual { add(dx, dy) } else { dx })
+    }
+
+    /// Adds up what slices give.
+    pub(super) fn summed(self, op: &'static str, addend: Tensor<2>) -> Result<Tensor<2>, ParallelError> {
+        let ranks = self.tensor();
+        if ranks.size() == 1 {
+            return Ok(addend);
+        }
+        let shape = addend.dims();
+        let sum = ranks.sum(op, values(addend))?;
+        Ok(Tensor::from_data(TensorData::new(sum, shape), &self.decoder.device))
+    }
+
     /// Returns the decoder.
     pub fn decoder(self) -> &'a Decoder {
         self.decoder
-    }
-
-    /// Computes the sum of the token losses of a micro-batch.
-    ///
-    /// # Errors
-    /// [`ParallelError`]
-    pub fn loss_sum(self, input: &Input, adapter: Option<&Adapter>) -> Result<f64, ParallelError> {
-        let mut walk = Walk::new(self, Pass::Forward)?;
-        let h = self.hidden(&mut walk, input, Adapted::evaluated(adapter))?;
-        let normed = self.decoder.normed(h);
-        let loss = if walk.is_apart() {
-            self.sweep(&mut walk, normed, input, false)?.0
-        } else {
-            let loss = linear_cross_entropy(normed, &self.decoder.head, input.targets.clone());
-            f64::from(loss.into_scalar::<f32>())
-        };
-        walk.end();
-        Ok(loss)
-    }
-
-    /// Computes the logits of every token: `[t, vocab]`.
-    ///
-    /// # Errors
-    /// [`ParallelError`]
-    pub fn logits(self, input: &Input, adapter: Option<&Adapter>) -> Result<Tensor<2>, ParallelError> {
-        let mut walk = Walk::new(self, Pass::Forward)?;
-        let h = self.hidden(&mut walk, input, Adapted::evaluated(adapter))?;
-        self.head_logits(walk, h)
     }
 
     /// Computes the sum of the token losses and its gradient with respect to every factor of the adapter. The last
@@ -215,21 +245,24 @@ impl<'a> Model<'a> {
             let constant = Adapted { tracked: false, ..adapted };
             if decoder.blocks.len() - layer <= kept_blocks {
                 let attention = decoder.attention_graph(layer, x, input, adapted);
+                let inner = self.summed(ACTIVATIONS, attention.y.clone().inner())?;
                 walk.poll();
-                let feed_forward = decoder.feed_forward_graph(layer, attention.y.clone().inner(), adapted);
-                x = feed_forward.y.clone().inner();
+                let feed_forward = decoder.feed_forward_graph(layer, inner, adapted);
+                x = self.summed(ACTIVATIONS, feed_forward.y.clone().inner())?;
                 kept.push(Kept::Graphs(Box::new([attention, feed_forward])));
                 continue;
             }
             let inner = block.attention_half(x.clone(), input, &decoder.shared, constant, &mut Vec::new());
+            let inner = self.summed(ACTIVATIONS, inner)?;
             walk.poll();
             if block.feed_forward_is_light(input.input_ids.len(), adapted) {
                 let feed_forward = decoder.feed_forward_graph(layer, inner, adapted);
-                let y = feed_forward.y.clone().inner();
+                let y = self.summed(ACTIVATIONS, feed_forward.y.clone().inner())?;
                 kept.push(Kept::FeedForward(Box::new((x, feed_forward))));
                 x = y;
             } else {
                 let y = block.feed_forward_half(inner, constant, &mut Vec::new());
+                let y = self.summed(ACTIVATIONS, y)?;
                 kept.push(Kept::Input(Box::new(x)));
                 x = y;
             }
@@ -242,24 +275,24 @@ impl<'a> Model<'a> {
             let attention = match kept {
                 Kept::Graphs(graphs) => {
                     let [attention, feed_forward] = *graphs;
-                    dx = feed_forward.backward(dx, &mut gradients);
+                    dx = self.sent_back(feed_forward, dx, &mut gradients)?;
                     attention
                 }
                 Kept::FeedForward(kept) => {
                     let (x, feed_forward) = *kept;
-                    dx = feed_forward.backward(dx, &mut gradients);
+                    dx = self.sent_back(feed_forward, dx, &mut gradients)?;
                     attention(x)
                 }
                 Kept::Input(x) => {
                     let attention = attention(*x);
-                    let feed_forward =
-                        decoder.feed_forward_graph(layer, attention.y.clone().inner(), adapted);
-                    dx = feed_forward.backward(dx, &mut gradients);
+                    let inner = self.summed(ACTIVATIONS, attention.y.clone().inner())?;
+                    let feed_forward = decoder.feed_forward_graph(layer, inner, adapted);
+                    dx = self.sent_back(feed_forward, dx, &mut gradients)?;
                     attention
                 }
             };
             walk.poll();
-            dx = attention.backward(dx, &mut gradients);
+            dx = self.sent_back(attention, dx, &mut gradients)?;
         }
         walk.end();
         Ok((loss, gradients))
@@ -286,93 +319,29 @@ impl<'a> Model<'a> {
     }
 
     /// Runs the blocks on whole segments: `[t, d]`, before the last norm.
-    fn hidden(self, walk: &mut Walk, input: &Input, adapted: Adapted) -> Result<Tensor<2>, ParallelError> {
+    pub(super) fn hidden(
+        self,
+        walk: &mut Walk,
+        input: &Input,
+        adapted: Adapted,
+    ) -> Result<Tensor<2>, ParallelError> {
         let mut x = self.embedded(walk, &input.input_ids)?;
         for (layer, block) in self.decoder.blocks.iter().enumerate() {
             walk.block(layer)?;
             x = block.attention_half(x, input, &self.decoder.shared, adapted, &mut Vec::new());
+            x = self.summed(ACTIVATIONS, x)?;
             walk.poll();
-            x = block.feed_forward_half(x, adapted, &mut Vec::new());
+            x = self.summed(ACTIVATIONS, block.feed_forward_half(x, adapted, &mut Vec::new()))?;
         }
         Ok(x)
-    }
-
-    /// Looks up the embeddings of tokens: `[t, d]`.
-    pub(super) fn embedded(self, walk: &Walk, input_ids: &[u32]) -> Result<Tensor<2>, ParallelError> {
-        let d = self.decoder.spec.hidden_size;
-        let mut x = vec![0.0f32; input_ids.len() * d];
-        walk.embed(input_ids, &mut x)?;
-        Ok(Tensor::from_data(TensorData::new(x, [input_ids.len(), d]), &self.decoder.device))
-    }
-
-    /// Ends a pass with logits.
-    pub(super) fn head_logits(self, mut walk: Walk, x_td: Tensor<2>) -> Result<Tensor<2>, ParallelError> {
-        let normed = self.decoder.normed(x_td);
-        let of = |weight| lora_linear(normed.clone(), &[Part { weight, bias: None, factors: None }], None);
-        if !walk.is_apart() {
-            return Ok(of(self.decoder.head.clone()));
-        }
-        let ([tokens, _], vocab) = (normed.dims(), self.decoder.spec.vocab_size);
-        let mut logits = vec![0.0f32; tokens * vocab];
-        for range in 0..walk.head_ranges() {
-            let (start, weight) = walk.head(range)?;
-            let width = weight.shape()[0];
-            let part = of(weight).into_data();
-            let part = part.as_slice::<f32>().expect("activations are f32");
-            for (out, row) in logits.chunks_exact_mut(vocab).zip(part.chunks_exact(width)) {
-                out[start..start + width].copy_from_slice(row);
-            }
-        }
-        walk.end();
-        Ok(Tensor::from_data(TensorData::new(logits, [tokens, vocab]), &self.decoder.device))
-    }
-
-    /// Computes the loss and its gradient with respect to the last block's output.
-    fn head_loss(
-        self,
-        walk: &mut Walk,
-        x: Tensor<2>,
-        input: &Input,
-    ) -> Result<(f64, Tensor<2>), ParallelError> {
-        let x = x.autodiff().require_grad();
-        let normed = self.decoder.normed(x.clone());
-        let (loss, mut grads) = if walk.is_apart() {
-            let (loss, dy) = self.sweep(walk, normed.clone().inner(), input, true)?;
-            let dy = TensorData::new(dy, normed.dims());
-            (loss, seed_gradient(normed, Tensor::from_data(dy, &self.decoder.device)).backward())
-        } else {
-            let loss = linear_cross_entropy(normed, &self.decoder.head, input.targets.clone());
-            (f64::from(loss.clone().inner().into_scalar::<f32>()), loss.backward())
-        };
-        Ok((loss, x.grad_remove(&mut grads).expect("the head's input is tracked")))
-    }
-
-    /// Sweeps a head that comes in ranges: the loss as the op rounds it, and its gradient.
-    fn sweep(
-        self,
-        walk: &mut Walk,
-        normed: Tensor<2>,
-        input: &Input,
-        gradient: bool,
-    ) -> Result<(f64, Vec<f32>), ParallelError> {
-        let head = &self.decoder.head;
-        let h = normed.into_data();
-        let h = h.as_slice::<f32>().expect("activations are f32");
-        let mut sweep = Sweep::new(h, head.shape(), head.compute(), &input.targets, gradient);
-        for range in 0..walk.head_ranges() {
-            let (start, rows) = walk.head(range)?;
-            sweep.take(start, &rows);
-        }
-        let (loss, dh) = sweep.finish();
-        Ok((f64::from(loss as f32), dh))
     }
 }
 
 impl Graph {
-    /// Sends `dy` back through the block: hands over the factors' gradients, returns `dx`.
-    fn backward(self, dy: Tensor<2>, gradients: &mut Gradients) -> Tensor<2> {
+    /// Sends `dy` back through the graph: hands over the factors' gradients, returns that of the input if it has one.
+    fn backward(self, dy: &Tensor<2>, gradients: &mut Gradients) -> Option<Tensor<2>> {
         if self.leaves.is_empty() && !self.x.is_require_grad() {
-            return dy;
+            return None;
         }
         let mut grads = seed_gradient(self.y, dy.clone()).backward();
         for (place, part) in self.leaves {
@@ -381,10 +350,11 @@ impl Graph {
             let b = factors.b.grad_remove(&mut grads).expect("every factor is in the graph");
             gradients.set(place, [a, b]);
         }
-        match self.x.grad_remove(&mut grads) {
-            Some(dx) if self.residual => add(dx, dy),
-            Some(dx) => dx,
-            None => dy,
-        }
+        self.x.grad_remove(&mut grads)
     }
+}
+
+/// Reads a tensor's values back.
+pub(super) fn values(tensor: Tensor<2>) -> Vec<f32> {
+    tensor.into_data().try_into_vec().expect("activations are f32")
 }

@@ -7,13 +7,16 @@ use burn::tensor::{Device, Tensor, TensorData};
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout};
 use seedcorn_kernels::frozen::{Compute, Form, FrozenWeight, Storage};
+use seedcorn_kernels::nf4::Nf4;
 use seedcorn_kernels::rope::RopeTable;
+use seedcorn_kernels::section::Section;
 use seedcorn_kernels::{int8, nf4};
 
 use super::block::{Block, Shared};
 use super::decoder::Decoder;
 use super::family::{LayerParam, Linear, Param};
 use super::shards::{Cut, Shards, SharedTable};
+use super::slice::{Slice, SliceError};
 use super::spec::ModelSpec;
 use super::values::{Values, dense_rows, dense_storage};
 use crate::recipe::Quantize;
@@ -79,6 +82,23 @@ pub enum LoadError {
         /// What the recipe asks for.
         asked: Quantize,
     },
+    /// The model cannot be shared out among so many ranks.
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    /// A quantized tensor whose blocks are larger than those that slices are made for.
+    #[error(
+        "tensor `{name}` is stored in nf4 blocks of {block_size}, and {part:?} of its {shape:?} begins or ends within one"
+    )]
+    CutBlock {
+        /// Hugging Face name.
+        name: String,
+        /// Values of a block.
+        block_size: usize,
+        /// What this rank needs.
+        part: Section,
+        /// The whole.
+        shape: [usize; 2],
+    },
 }
 
 impl LoadError {
@@ -96,30 +116,39 @@ impl LoadError {
                 "set `model.quantize = \"{stored}\"`, or use the checkpoint before quantization"
             )),
             Self::Weights(error) => error.hint().map(str::to_owned),
+            Self::Slice(error) => Some(error.hint()),
+            Self::CutBlock { .. } => {
+                Some("set `parallel.tensor = 1`, or quantize the dense checkpoint while loading".into())
+            }
         }
     }
 }
 
 /// Builds the decoder that `spec` describes from the tensors of `source`.
+///
+/// # Errors
+/// [`LoadError`]
 pub fn load(
     spec: ModelSpec,
     source: &dyn TensorSource,
     precision: Precision,
     device: &Device,
 ) -> Result<Decoder, LoadError> {
-    load_part(spec, source, precision, device, None)
+    load_part(spec, source, precision, device, Slice::WHOLE, None)
 }
 
-/// As [`load`], of a decoder that ranks share: this one's part, if there is a cut. No more than one tensor of the others is
-/// in memory at one time.
+/// As [`load`], of one slice of a model, and of a decoder that ranks share: this one's part, if there is a cut. Of what a
+/// checkpoint stores dense only the slice is read, unless scales that hang together over the whole tensor are made of
+/// it. No more than one tensor that is not kept is in memory at one time.
 pub fn load_part(
     spec: ModelSpec,
     source: &dyn TensorSource,
     precision: Precision,
     device: &Device,
+    slice: Slice,
     cut: Option<Cut>,
 ) -> Result<Decoder, LoadError> {
-    let loader = Loader { spec: &spec, source, precision, device, cut };
+    let loader = Loader { spec: &spec, source, precision, slice, device, cut };
     let (embed, embed_rows) = loader.table(Param::Embed)?;
     // One tensor after another: threads share the work on each, and what it keeps is allocated by this one,
     // which has memory to reuse from reading the tokenizer.
@@ -129,7 +158,7 @@ pub fn load_part(
     let (head, head_rows) =
         if spec.tie_word_embeddings { (embed.clone(), None) } else { loader.table(Param::LmHead)? };
     let shards = cut.zip(embed_rows).map(|(cut, embed)| Shards { cut, blocks: kept, embed, head: head_rows });
-    let heads = spec.heads;
+    let heads = slice.spec(&spec).heads;
     let layout =
         QkvLayout { num_heads: heads.num_heads, num_kv_heads: heads.num_kv_heads, head_dim: heads.head_dim };
     let rope = RopeTable {
@@ -137,13 +166,14 @@ pub fn load_part(
         attention_scaling: spec.rope.attention_scaling(),
     };
     let shared = Shared { layout, rope };
-    Ok(Decoder { device: device.clone(), embed, blocks, shared, norm, head, shards, spec })
+    Ok(Decoder { device: device.clone(), slice, embed, blocks, shared, norm, head, shards, spec })
 }
 
 struct Loader<'a> {
     spec: &'a ModelSpec,
     source: &'a dyn TensorSource,
     precision: Precision,
+    slice: Slice,
     device: &'a Device,
     cut: Option<Cut>,
 }
@@ -175,6 +205,7 @@ impl Loader<'_> {
                 compute: self.precision.compute,
             },
             eps: self.spec.rms_norm_eps,
+            residual: self.slice.is_first(),
         };
         Ok((block, kept.into()))
     }
@@ -183,22 +214,30 @@ impl Loader<'_> {
         let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Weight(linear)));
         let (out, width) = self.spec.linear_shape(linear);
         let shape = [out, width];
-        let storage = match self.source.read_quantized(&name)? {
-            Some(quantized) => self.stored(&name, shape, quantized)?,
-            None => self.packed(&name, shape)?,
+        let part = self.slice.section(self.spec, linear);
+        let storage = match (self.source.read_quantized(&name)?, &part) {
+            (Some(quantized), None) => self.stored(&name, shape, quantized)?,
+            (Some(quantized), Some(part)) => section(&name, self.stored(&name, shape, quantized)?, part)?,
+            (None, part) => self.packed(&name, shape, part.as_ref())?,
         };
         let bias = if self.spec.has_bias(linear) {
             let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Bias(linear)));
-            Some(Arc::from(self.vector(&name, out)?))
+            let whole = self.vector(&name, out)?;
+            match &part {
+                None => Some(Arc::from(whole)),
+                Some(Section::Rows(rows)) => Some(Arc::from(&whole[rows.clone()])),
+                Some(Section::Columns(_)) => self.slice.is_first().then(|| Arc::from(whole)),
+            }
         } else {
             None
         };
+        let here = part.as_ref().map_or(shape, |part| part.shape(shape));
         let compute = self.precision.compute;
         let weight = match self.cut {
-            Some(cut) => cut.keep(&storage, shape, compute, kept),
-            None => FrozenWeight::new(storage, shape, compute),
+            Some(cut) => cut.keep(&storage, here, compute, kept),
+            None => FrozenWeight::new(storage, here, compute),
         };
-        Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias })
+        Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias, part })
     }
 
     /// Takes a weight that the checkpoint holds quantized, as it is.
@@ -215,24 +254,36 @@ impl Loader<'_> {
         Ok(storage)
     }
 
-    /// Packs a dense weight as the recipe says, a stretch at a time.
-    fn packed(&self, name: &str, shape: [usize; 2]) -> Result<Storage, LoadError> {
+    /// Packs a part of a dense weight as the recipe says, a stretch at a time.
+    fn packed(&self, name: &str, shape: [usize; 2], part: Option<&Section>) -> Result<Storage, LoadError> {
         let values = self.values(name, &shape)?;
-        let read = |start: usize, out: &mut [f32]| values.read(start, out);
-        let storage = match self.precision.quantize {
-            Quantize::Nf4 => {
-                Storage::Nf4(nf4::quantize_from(shape, NF4_BLOCK, self.precision.double_quant, read))
-            }
-            Quantize::Int8 => Storage::Int8(int8::quantize_from(shape, read)),
-            Quantize::None => dense_storage(shape, self.precision.compute, read),
+        let Precision { quantize, double_quant, compute } = self.precision;
+        // Scales of scales hang together over the whole, and those of int8 over a row.
+        let needs_whole = match quantize {
+            Quantize::Nf4 => double_quant,
+            Quantize::Int8 => matches!(part, Some(Section::Columns(_))),
+            Quantize::None => false,
+        };
+        let (read_part, cut_after) = if needs_whole { (None, part) } else { (part, None) };
+        let here = read_part.map_or(shape, |part| part.shape(shape));
+        let read = |start: usize, out: &mut [f32]| values.read_section(shape, read_part, start, out);
+        let storage = match quantize {
+            Quantize::Nf4 => Storage::Nf4(nf4::quantize_from(here, NF4_BLOCK, double_quant, read)),
+            Quantize::Int8 => Storage::Int8(int8::quantize_from(here, read)),
+            Quantize::None => dense_storage(here, compute, read),
         };
         self.finished(name, &values)?;
-        Ok(storage)
+        match cut_after {
+            Some(part) => section(name, storage, part),
+            None => Ok(storage),
+        }
     }
 
     /// Loads an embedding or a head: never quantized, as in bitsandbytes. Where ranks share it, this one's rows.
     fn table(&self, param: Param) -> Result<(FrozenWeight, Option<SharedTable>), LoadError> {
         let shape = [self.spec.vocab_size, self.spec.hidden_size];
+        let rows = self.slice.vocabulary(self.spec);
+        let (here, first) = ([rows.len(), shape[1]], rows.start * shape[1]);
         let (name, compute) = (self.spec.tensor_name(param), self.precision.compute);
         // bitsandbytes leaves tables alone unless it is told otherwise.
         if let Some(quantized) = self.source.read_quantized(&name)? {
@@ -245,12 +296,12 @@ impl Loader<'_> {
                 let file = self.source.info(&name).map(|info| info.file).unwrap_or_default();
                 return Err(LoadError::NotFinite { name, file, index, value: values[index] });
             }
-            return Ok(self.rows(shape, compute, &|start, out: &mut [f32]| {
-                out.copy_from_slice(&values[start..][..out.len()]);
+            return Ok(self.rows(here, compute, &|start, out: &mut [f32]| {
+                out.copy_from_slice(&values[first + start..][..out.len()]);
             }));
         }
         let values = self.values(&name, &shape)?;
-        let table = self.rows(shape, compute, &|start, out: &mut [f32]| values.read(start, out));
+        let table = self.rows(here, compute, &|start, out: &mut [f32]| values.read(first + start, out));
         self.finished(&name, &values)?;
         Ok(table)
     }
@@ -266,7 +317,7 @@ impl Loader<'_> {
             return (FrozenWeight::new(dense_storage(shape, compute, read), shape, compute), None);
         };
         let width = shape[1];
-        let rows = SharedTable::new(cut, shape, compute, self.spec.block_values(), |rows| {
+        let rows = SharedTable::new(cut, shape, compute, self.spec.block_values() / self.slice.of, |rows| {
             dense_rows(rows, width, compute, |row, out| read(row * width, out))
         });
         (FrozenWeight::away(Form::dense(compute, shape[0] * width), shape, compute), Some(rows))
@@ -307,5 +358,19 @@ impl Loader<'_> {
         }
         let file = self.source.info(name).map(|info| info.file).unwrap_or_default();
         Err(LoadError::Shape { name: name.to_owned(), file, expected: expected.to_vec(), got: got.to_vec() })
+    }
+}
+
+/// Cuts a part out of a quantized weight.
+fn section(name: &str, whole: Storage, part: &Section) -> Result<Storage, LoadError> {
+    match whole {
+        Storage::Int8(int8) => Ok(Storage::Int8(int8.cut(part))),
+        Storage::Nf4(nf4) if nf4::is_whole_blocks(nf4.shape, nf4.block_size, part) => {
+            Ok(Storage::Nf4(nf4.cut(part)))
+        }
+        Storage::Nf4(Nf4 { shape, block_size, .. }) => {
+            Err(LoadError::CutBlock { name: name.to_owned(), block_size, part: part.clone(), shape })
+        }
+        dense @ (Storage::F32(_) | Storage::Bf16(_)) => Ok(dense),
     }
 }

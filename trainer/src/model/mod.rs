@@ -8,14 +8,17 @@ mod config_error;
 #[cfg(test)]
 mod config_tests;
 mod decoder;
+mod factors;
 pub mod family;
 mod fields;
 mod gradients;
 mod input;
 mod load;
 mod shards;
+pub mod slice;
 pub mod spec;
 mod values;
+mod vocabulary;
 
 pub use cache::KeyValueCache;
 pub use check::check;
@@ -27,4 +30,5 @@ pub(crate) use load::NF4_BLOCK;
 pub use load::{LoadError, Precision, load, load_part};
 pub(crate) use shards::rows_of_range;
 pub use shards::{Cut, Pass};
+pub use slice::Slice;
 pub use spec::ModelSpec;

@@ -26,19 +26,48 @@ pub trait Collective: std::fmt::Debug {
     /// Returns how many ranks there are.
     fn size(&self) -> usize;
 
+    /// Sends `outgoing[i]` to each rank `members[i]` and returns what every one of them sent here, in the same order, this
+    /// rank included. All members make the call with the same list, which rises; other ranks know nothing of it.
+    ///
+    /// # Errors
+    /// [`ParallelError::Lost`] with the rank that ended or did not come in time.
+    fn exchange_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError>;
+
     /// Sends `outgoing[r]` to each rank `r` and returns what every rank sent here, in the order of ranks, this one
     /// included.
     ///
     /// # Errors
-    /// [`ParallelError::Lost`] with the rank that ended or did not come in time.
-    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError>;
+    /// As [`Collective::exchange_among`].
+    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
+        let everyone: Vec<usize> = (0..self.size()).collect();
+        self.exchange_among(call, &everyone, outgoing)
+    }
+
+    /// Sends the same to every member and returns what each has sent, in their order.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange_among`].
+    fn all_gather_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        own: &[u8],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.exchange_among(call, members, &vec![own; members.len()])
+    }
 
     /// Sends the same to every rank and returns what each has sent, in the order of ranks.
     ///
     /// # Errors
-    /// As [`Collective::exchange`].
+    /// As [`Collective::exchange_among`].
     fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
-        self.exchange(call, &vec![own; self.size()])
+        let everyone: Vec<usize> = (0..self.size()).collect();
+        self.all_gather_among(call, &everyone, own)
     }
 
     /// Begins to send the same to every one of `members` and to take what each sends, of which the lengths are known.
@@ -54,8 +83,8 @@ pub trait Collective: std::fmt::Debug {
         own: Arc<[u8]>,
         lengths: &[usize],
     ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
-        debug_assert_eq!((members.len(), lengths.len()), (self.size(), self.size()));
-        Ok(Box::new(Gathered(self.all_gather(call, &own)?)))
+        debug_assert_eq!(members.len(), lengths.len());
+        Ok(Box::new(Gathered(self.all_gather_among(call, members, &own)?)))
     }
 }
 

@@ -6,6 +6,7 @@
 //! collective  what ranks do together; one file an engine: single, threads, mpi
 //! gather      parts that come while a rank computes
 //! ranks       what the training loop asks for: my share, our sum, are we the same
+//! tensor      what the ranks with slices of one model ask of each other
 //! reduce      one binary tree over micro-batches, whoever computed them
 //! traffic     bytes between ranks, without any being sent
 //! ```
@@ -23,6 +24,7 @@ mod ranks;
 mod reduce;
 mod single;
 mod sum;
+mod tensor;
 mod threads;
 mod traffic;
 mod world;
@@ -30,11 +32,12 @@ mod world;
 pub use collective::{Call, Collective, Processes};
 pub use error::ParallelError;
 pub use gather::{Bytes, Gathering, Pending};
-pub use mesh::Mesh;
+pub use mesh::{Mesh, part};
 pub(crate) use ranks::{EMBEDDING, WEIGHTS, expect_bytes};
 pub use ranks::{Exchanged, Ranks};
 pub use single::Single;
 pub use sum::{Sum, SumOverRanks};
+pub use tensor::TensorRanks;
 pub use threads::Failure;
 pub use traffic::{Sent, Traffic};
 pub use world::World;

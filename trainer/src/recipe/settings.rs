@@ -7,6 +7,7 @@ use super::choice::{
 use super::file::Targets;
 use super::location::Location;
 use super::rank_count::RankCount;
+use crate::parallel::Mesh;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -288,21 +289,14 @@ pub struct Policy {
     pub unknown: Unknown,
 }
 
-impl Parallel {
-    /// Returns how many ranks keep a part each of the frozen weights; 1 where each keeps all.
-    pub fn parts(&self) -> u64 {
-        match self.data {
-            RankCount::Exactly(ranks) if self.shard_base => ranks,
-            _ => 1,
-        }
-    }
-}
-
-/// How many ranks share the work. Never changes a bit of the result.
+/// How many ranks share the work. How many share the data never changes a bit of the result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Parallel {
     /// Ranks that share out the micro-batches of a step, whose number they divide.
     pub data: RankCount,
+    /// Ranks that share out every layer of the model.
+    #[serde(skip_serializing_if = "is_one")]
+    pub tensor: u64,
     /// Whether each rank keeps a part of the frozen weights only.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub shard_base: bool,
@@ -311,4 +305,28 @@ pub struct Parallel {
     /// Ranks that share this machine's memory; no part of a recipe.
     #[serde(skip)]
     pub on_this_machine: u64,
+}
+
+impl Parallel {
+    /// Returns how many ranks keep a part each of the frozen weights; 1 where each keeps all.
+    pub fn parts(&self) -> u64 {
+        match self.data {
+            RankCount::Exactly(ranks) if self.shard_base => ranks,
+            _ => 1,
+        }
+    }
+
+    /// Returns how the ranks are laid out; one rank where their number is not settled.
+    pub fn mesh(&self) -> Mesh {
+        let data = match self.data {
+            RankCount::Auto => 1,
+            RankCount::Exactly(ranks) => ranks as usize,
+        };
+        Mesh { data, tensor: self.tensor as usize }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_one(count: &u64) -> bool {
+    *count == 1
 }

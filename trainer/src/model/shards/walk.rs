@@ -72,17 +72,20 @@ impl<'a> Walk<'a> {
         Ok(Self { decoder, apart: Some(apart) })
     }
 
-    /// Looks up the embeddings of tokens: `[tokens, d]`. The first thing of a pass.
+    /// Looks up the embeddings of tokens: `[tokens, d]`. Those of another slice of the model are left as they are. The first
+    /// thing of a pass.
     ///
     /// # Errors
     /// [`ParallelError`]
     pub(in crate::model) fn embed(&self, ids: &[u32], out: &mut [f32]) -> Result<(), ParallelError> {
         let table = &self.decoder.embed;
         let Some(apart) = &self.apart else {
-            out.par_chunks_exact_mut(table.shape()[1])
-                .zip(ids)
-                .with_min_len(64)
-                .for_each(|(row, &id)| table.read_row(id as usize, row));
+            let here = self.decoder.vocabulary();
+            out.par_chunks_exact_mut(table.shape()[1]).zip(ids).with_min_len(64).for_each(|(row, &id)| {
+                if here.contains(&(id as usize)) {
+                    table.read_row(id as usize - here.start, row);
+                }
+            });
             return Ok(());
         };
         apart.embed(ids, out)
@@ -118,7 +121,7 @@ impl<'a> Walk<'a> {
         self.apart.as_ref().map_or(0, |apart| apart.shards.head().ranges())
     }
 
-    /// Comes to a range of the head's rows: the first row, and the rows.
+    /// Comes to a range of the head's rows: the first row, of the whole model, and the rows.
     ///
     /// # Errors
     /// [`ParallelError`]
@@ -132,7 +135,7 @@ impl<'a> Walk<'a> {
         let weight = head.weight(range, &parts);
         drop(parts);
         apart.depart()?;
-        Ok((head.start(range), weight))
+        Ok((apart.decoder.vocabulary().start + head.start(range), weight))
     }
 
     /// Ends the pass.
@@ -193,7 +196,9 @@ impl Apart<'_> {
     /// Asks the ranks that keep them for the rows of tokens.
     fn embed(&self, ids: &[u32], out: &mut [f32]) -> Result<(), ParallelError> {
         let (table, Cut { count, .. }) = (&self.shards.embed, self.shards.cut);
-        let mut rows = ids.to_vec();
+        let here = self.decoder.vocabulary();
+        let own = |id: u32| here.contains(&(id as usize)).then(|| id - here.start as u32);
+        let mut rows: Vec<u32> = ids.iter().filter_map(|id| own(*id)).collect();
         rows.sort_unstable();
         rows.dedup();
         let mut wanted = vec![Vec::new(); count];
@@ -204,18 +209,25 @@ impl Apart<'_> {
         let requests = self.ranks.exchange_parts(EMBEDDING, self.step, &requests)?;
         let each = requests.iter().enumerate();
         let answers: Result<Vec<Vec<u8>>, _> =
-            each.map(|(rank, rows)| self.answer(table, rank, rows)).collect();
+            each.map(|(index, rows)| self.answer(table, self.ranks.rank_of_share(index), rows)).collect();
         let answers = answers?;
         let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
         let found = self.ranks.exchange_parts(EMBEDDING, self.step, &answers)?;
         let width = table.row_bytes();
-        for (rank, (rows, found)) in wanted.iter().zip(&found).enumerate() {
-            expect_bytes(rank, EMBEDDING, self.step, found.len(), rows.len() * width)?;
+        for (index, (rows, found)) in wanted.iter().zip(&found).enumerate() {
+            expect_bytes(
+                self.ranks.rank_of_share(index),
+                EMBEDDING,
+                self.step,
+                found.len(),
+                rows.len() * width,
+            )?;
         }
         out.par_chunks_exact_mut(self.decoder.spec.hidden_size).zip(ids).with_min_len(64).for_each(
             |(out, id)| {
-                let keeper = table.keeper(*id as usize);
-                let place = wanted[keeper].binary_search(id).expect("every row was asked for");
+                let Some(row) = own(*id) else { return };
+                let keeper = table.keeper(row as usize);
+                let place = wanted[keeper].binary_search(&row).expect("every row was asked for");
                 table.decode(&found[keeper][place * width..][..width], out);
             },
         );
