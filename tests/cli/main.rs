@@ -16,6 +16,7 @@ mod report;
 mod runs;
 mod sign;
 mod stage;
+mod tensor;
 mod verbs;
 mod verify;
 mod weights;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use burn::tensor::Device;
 use seedcorn::build::{Prepared, precision};
 use seedcorn::model::{Cut, Decoder, Model, Pass, Slice};
-use seedcorn::parallel::{Call, Collective, Mesh, ParallelError, Ranks, Traffic};
-use seedcorn::plan::{Memory, Subject};
+use seedcorn::parallel::{BatchSize, Call, Collective, Mesh, ParallelError, Ranks, Traffic};
+use seedcorn::plan::{Frozen, Memory, Subject};
 use seedcorn::stop::Stop;
 use seedcorn::train::train;
 use seedcorn_adapters::Adapter;
@@ -134,13 +134,14 @@ impl Collective for Counted<'_> {
     }
 }
 
-/// Trains on so many ranks and returns what each has sent; where they share the weights, each keeps a part.
-fn sent(prepared: &Prepared, size: usize, parts: bool) -> Vec<Sent> {
+/// Trains on the ranks of a mesh and returns what each has sent; where they share the weights, each keeps a part.
+fn sent(prepared: &Prepared, mesh: Mesh, parts: bool) -> Vec<Sent> {
     let device = Device::flex();
-    let load = |index| {
-        let cut = parts.then_some(Cut { index, count: size });
-        let precision = precision(&prepared.recipe.model);
-        prepared.base.load_part(precision, &device, Slice::WHOLE, cut).expect("loaded")
+    let size = mesh.ranks();
+    let load = |rank| {
+        let slice = Slice { index: mesh.tensor_index(rank), of: mesh.tensor };
+        let cut = parts.then(|| Cut { index: mesh.data_index(rank), count: mesh.data });
+        prepared.base.load_part(precision(&prepared.recipe.model), &device, slice, cut).expect("loaded")
     };
     let models: Vec<Decoder> = (0..size).map(load).collect();
     let models = &models;
@@ -150,7 +151,7 @@ fn sent(prepared: &Prepared, size: usize, parts: bool) -> Vec<Sent> {
         let counted = Counted { rank, hub: &hub, sent: Mutex::default() };
         let adapter = Adapter::new(prepared.weights.clone(), &device);
         let mut observer = Count::default();
-        let ranks = Ranks::new(&counted, Mesh::of_data(size), Duration::from_mins(1));
+        let ranks = Ranks::new(&counted, mesh, Duration::from_mins(1));
         let stop = Stop::default();
         let mut run = by_hand(prepared, &models[rank], adapter, &mut observer, (&ranks, &stop));
         run.model = Model::new(&models[rank], &ranks);
@@ -179,7 +180,7 @@ fn ranks_send_the_bytes_of_the_plan() {
         let mesh = Mesh::of_data(size);
         let traffic = Traffic::new(mesh, 6, values);
         let mut most = 0;
-        for (rank, counted) in sent(&prepared, size, false).into_iter().enumerate() {
+        for (rank, counted) in sent(&prepared, mesh, false).into_iter().enumerate() {
             let mut expected = Sent::new();
             let mut add = |op, collective, calls: u64, bytes| {
                 let (made, sent) = expected.entry((op, collective)).or_default();
@@ -245,7 +246,7 @@ fn ranks_that_share_weights_send_the_bytes_of_the_plan() {
                 passes.push((stream.next_step().expect("a step"), Pass::Training));
             }
             let mut most = [0u64; 2];
-            for (rank, counted) in sent(&prepared, size, true).into_iter().enumerate() {
+            for (rank, counted) in sent(&prepared, Mesh::of_data(size), true).into_iter().enumerate() {
                 let (mut weights, mut rows) = ((0, 0), (0, 0));
                 for (batches, pass) in &passes {
                     let turns = batches.len().div_ceil(size) as u64;
@@ -285,6 +286,93 @@ fn parts_of_weights_take_the_bytes_of_their_lines() {
                 let tables = if parts.tied() { 1 } else { 2 };
                 let planned = parts.own_blocks(index) + tables * parts.own_table(index);
                 assert_eq!(planned, decoder.weight_bytes() as u64, "{model}: part {index}, {more:?}");
+            }
+        }
+    }
+}
+
+/// Bytes and calls of what ranks that hold one model together send each other; and those beside them, of their slices.
+#[test]
+fn slices_send_the_bytes_of_the_plan() {
+    // All samples are as long, and train all but their first token.
+    let ids = |sample: u32| (0..20).map(|at| (sample * 31 + at * 7) % 250).collect::<Vec<u32>>();
+    let samples: Vec<_> =
+        (0..40).map(ids).map(|ids| (ids.clone(), ids.iter().map(|&id| id as i32).collect())).collect();
+    let scratch = Scratch::new("sliced-llama", &samples);
+    let size = BatchSize { tokens: 20, targets: 19 };
+    for (data, tensor, activation) in [(1, 2, "recompute"), (1, 4, "keep"), (2, 2, "recompute")] {
+        let mesh = Mesh { data, tensor };
+        let sets = [
+            format!("parallel.data={data}"),
+            format!("parallel.tensor={tensor}"),
+            format!("train.activation={activation}"),
+        ];
+        let more = ["train.micro_batch=1", "train.batch_size=4", "data.eval_count=4", "model.compute=f32"];
+        let more: Vec<&str> = more.into_iter().chain(sets.iter().map(String::as_str)).collect();
+        let prepared = scratch.prepare("run", &more).expect("prepared");
+        let subject = Subject::of(&prepared);
+        let (model, traffic) = (subject.model_traffic().expect("slices"), subject.traffic());
+        let each = (4 / data) as u64;
+        for (rank, counted) in sent(&prepared, mesh, false).into_iter().enumerate() {
+            let mut expected = BTreeMap::new();
+            let mut add = |one: &seedcorn::parallel::Sent, times: u64| {
+                *expected.entry((one.op, one.collective)).or_default() += one.bytes * times;
+            };
+            let steps = prepared.steps;
+            model.of_micro_batch(mesh, rank, size).iter().for_each(|one| add(one, steps * each));
+            model.of_update(mesh, rank).iter().for_each(|one| add(one, steps));
+            // Before the first step and after the last.
+            model.of_evaluated(mesh, rank, size).iter().for_each(|one| add(one, 2 * each));
+            traffic.of_step(rank).iter().for_each(|one| add(one, steps));
+            traffic.of_checkpoint().iter().for_each(|one| add(one, 1));
+            traffic.of_evaluation(4).iter().for_each(|one| add(one, 2));
+            let bytes: BTreeMap<_, u64> =
+                counted.into_iter().map(|(what, (_, bytes))| (what, bytes)).collect();
+            assert_eq!(bytes, expected, "rank {rank} of {data} x {tensor}");
+        }
+        let planned: u64 = subject.slices_sent()[0].iter().map(|one| one.bytes).sum();
+        let last = mesh.ranks() - 1;
+        let of_batches: u64 = model
+            .of_micro_batch(mesh, last, BatchSize { tokens: 20, targets: 20 })
+            .iter()
+            .map(|one| one.bytes)
+            .sum();
+        let once: u64 = model.of_update(mesh, last).iter().map(|one| one.bytes).sum();
+        assert_eq!(planned, each * of_batches + once);
+    }
+}
+
+#[test]
+fn slices_of_weights_take_the_bytes_of_their_lines() {
+    for (model, tensor) in [("sliced-llama", 4), ("sliced-qwen3", 2), ("llama-tied", 2), ("qwen2", 2)] {
+        let scratch = Scratch::new(model, &samples(8, 5..30, 46));
+        for more in [
+            ["model.quantize=nf4", "model.compute=f32"],
+            ["model.quantize=nf4", "model.double_quant=false"],
+            ["model.quantize=int8", "model.compute=bf16"],
+            ["model.quantize=none", "model.compute=bf16"],
+        ] {
+            if !model.starts_with("sliced") && more[0] == "model.quantize=nf4" {
+                continue; // Its widths are not whole blocks.
+            }
+            let prepared = scratch.prepare("run", &more).expect("prepared");
+            let (base, precision) = (&prepared.base, precision(&prepared.recipe.model));
+            for index in 0..tensor {
+                let slice = Slice { index, of: tensor };
+                let planned = Frozen::new(&base.spec, precision, slice, &|name| base.weights.info(name));
+                let loaded = base.load_part(precision, &Device::flex(), slice, None).expect("loaded");
+                let what = format!("{model}, slice {index}, {more:?}");
+                assert_eq!(
+                    planned.linear + planned.embedding + planned.head,
+                    loaded.weight_bytes() as u64,
+                    "{what}"
+                );
+                let biases =
+                    loaded.projections().filter_map(|one| one.bias.as_ref()).map(|bias| 4 * bias.len());
+                let spec = &base.spec;
+                let heads = if spec.qk_norm { 2 * spec.heads.head_dim * spec.num_layers } else { 0 };
+                let norms = 4 * (spec.hidden_size * (2 * spec.num_layers + 1) + heads);
+                assert_eq!(planned.small, (norms + biases.sum::<usize>()) as u64, "{what}");
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::checkpoint::CheckpointError;
 use crate::evaluate::{EvalShape, Evaluation, evaluate};
 use crate::model::{Input, Model, Pass};
 use crate::optimizer::Optimizer;
-use crate::parallel::{Exchanged, ParallelError, Ranks, Sum};
+use crate::parallel::{Exchanged, ParallelError, Ranks, STOP, Sum};
 use crate::progress::{Observer, Progress, StepRecord};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, Checkpoints};
@@ -203,7 +203,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
             Ok(())
         })?;
         let Sum { loss, gradients, stop } = sum.finish(&lengths, stop.is_asked())?;
-        let stop = ranks.tensor(step).any("stop", stop)?;
+        let stop = ranks.tensor(step).any(STOP, stop)?;
         let gradients = model.whole_gradients(&adapter, gradients)?;
         let loss = loss / trained_tokens as f64;
         let gradients = mean(gradients, trained_tokens);

@@ -8,7 +8,8 @@
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! tensor      what the ranks with slices of one model ask of each other
 //! reduce      one binary tree over micro-batches, whoever computed them
-//! traffic     bytes between ranks, without any being sent
+//! traffic     bytes between ranks that share the data, without any being sent
+//! model_traffic  bytes between ranks that hold one model together
 //! ```
 
 mod collective;
@@ -16,6 +17,7 @@ mod error;
 mod gather;
 pub mod launch;
 mod mesh;
+mod model_traffic;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 #[cfg(feature = "mpi")]
@@ -33,6 +35,8 @@ pub use collective::{Call, Collective, Processes};
 pub use error::ParallelError;
 pub use gather::{Bytes, Gathering, Pending};
 pub use mesh::{Mesh, part};
+pub(crate) use model_traffic::STOP;
+pub use model_traffic::{BatchSize, ModelTraffic};
 pub(crate) use ranks::{EMBEDDING, WEIGHTS, expect_bytes};
 pub use ranks::{Exchanged, Ranks};
 pub use single::Single;

@@ -13,7 +13,7 @@
 use seedcorn_kernels::frozen::Compute;
 
 use super::frozen::matrices;
-use crate::model::{ModelSpec, Pass, Precision, rows_of_range};
+use crate::model::{ModelSpec, Pass, Precision, Slice, rows_of_range};
 use crate::parallel::Sent;
 use crate::weights::TensorInfo;
 
@@ -33,24 +33,25 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Takes the sizes of a model as [`super::Frozen::new`] does.
+    /// Takes the sizes of a slice of a model as [`super::Frozen::new`] does.
     pub fn new(
         spec: &ModelSpec,
         precision: Precision,
+        slice: Slice,
         stored: &dyn Fn(&str) -> Option<TensorInfo>,
         ranks: u64,
     ) -> Self {
-        let shape = [spec.vocab_size, spec.hidden_size];
+        let shape = [slice.vocabulary(spec).len(), spec.hidden_size];
         let value = match precision.compute {
             Compute::F32 => 4,
             Compute::Bf16 => 2,
         };
         Self {
             ranks,
-            blocks: matrices(spec, precision, stored),
+            blocks: matrices(spec, precision, slice, stored),
             rows: shape[0] as u64,
             row_bytes: value * shape[1] as u64,
-            range: rows_of_range(shape, precision.compute, spec.block_values()) as u64,
+            range: rows_of_range(shape, precision.compute, spec.block_values() / slice.of) as u64,
             tied: spec.tie_word_embeddings,
         }
     }

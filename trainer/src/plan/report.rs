@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::memory::shown_count;
 use super::{Fit, Memory, Subject};
-use crate::parallel::{Sent, Traffic};
+use crate::parallel::Sent;
 use crate::recipe::shown_bytes;
 
 /// Everything that `seedcorn plan` says.
@@ -16,8 +16,11 @@ pub struct Report {
     pub parameters: u64,
     /// Values of the adapter.
     pub trained_values: u64,
-    /// Ranks that share out the micro-batches of a step.
+    /// All ranks.
     pub ranks: u64,
+    /// How they are laid out; `tensor` is absent where every rank holds the whole model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensor: Option<u64>,
     /// Micro-batches of each rank in a step.
     pub micro_batches: u64,
     /// Tokens of the largest micro-batch.
@@ -46,16 +49,19 @@ pub struct Sends {
     pub checkpoint: Option<Sent>,
     /// In each evaluation.
     pub evaluation: Option<Sent>,
-    /// The weights of each evaluation, where ranks keep a part each.
+    /// What each evaluation takes of weights and activations, where ranks hold a model together.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub evaluation_weights: Vec<Sent>,
 }
 
 impl Sends {
-    fn new(traffic: &Traffic, batches: usize, [weights, evaluation_weights]: [Vec<Sent>; 2]) -> Self {
+    fn new(subject: &Subject) -> Self {
+        let (traffic, batches) = (subject.traffic(), subject.evaluation[1]);
+        let [weights, evaluation_weights] = subject.weights_sent();
+        let [slices, evaluation_slices] = subject.slices_sent();
         Self {
-            step: [weights, traffic.most_of_step()].concat(),
-            evaluation_weights,
+            step: [weights, slices, traffic.most_of_step()].concat(),
+            evaluation_weights: [evaluation_weights, evaluation_slices].concat(),
             checkpoint: traffic.of_checkpoint(),
             evaluation: (batches > 0).then(|| traffic.of_evaluation(batches)).flatten(),
         }
@@ -73,13 +79,14 @@ impl Report {
             parameters: parameters.iter().map(|(_, shape)| size(shape)).fold(0, u64::saturating_add),
             trained_values: subject.trained_values(),
             ranks,
-            micro_batches: subject.recipe.train.accumulation() / ranks,
+            tensor: Some(subject.mesh().tensor as u64).filter(|tensor| *tensor > 1),
+            micro_batches: subject.recipe.train.accumulation() / subject.mesh().data as u64,
             tokens: subject.activations.tokens,
             imagined: subject.imagined,
             one_process,
             in_parts: subject.parts.is_some(),
             memory: Memory::new(subject, threads),
-            traffic: Sends::new(&subject.traffic(), subject.evaluation[1], subject.weights_sent()),
+            traffic: Sends::new(subject),
             fit,
         }
     }
@@ -93,6 +100,10 @@ impl Report {
             shown_count(self.trained_values)
         )];
         let ranks = counted(self.ranks, "rank");
+        let layout = self.tensor.map_or_else(String::new, |tensor| {
+            format!(", {} (data) x {tensor} (tensor)", self.ranks / tensor)
+        });
+        let ranks = format!("{ranks}{layout}");
         let each = if self.ranks > 1 { "each with " } else { "" };
         lines.push(format!(
             "mesh: {ranks}, {each}{} of up to {} tokens a step",

@@ -6,14 +6,16 @@ use anyhow::Context;
 use seedcorn_adapters::lora::PlannedModule;
 use seedcorn_adapters::target::OUTPUT_HEAD;
 use seedcorn_data::source::Resolver;
+use seedcorn_kernels::gated_mlp;
 
 use super::{Frozen, Parts};
 use crate::build::{self, Prepared, precision};
 use crate::log::available_memory_bytes;
 use crate::memory;
-use crate::model::{ModelSpec, Pass};
-use crate::parallel::{Mesh, Sent, Traffic};
-use crate::recipe::{AdapterStart, Location, RankCount, Recipe};
+use crate::model::family::Linear;
+use crate::model::{LoadError, ModelSpec, Pass, Slice, slice};
+use crate::parallel::{BatchSize, Mesh, ModelTraffic, Sent, Traffic};
+use crate::recipe::{AdapterStart, Location, Quantize, Recipe};
 use crate::weights::TensorInfo;
 
 /// The sizes of a run; no values.
@@ -61,7 +63,7 @@ impl Subject {
         let held_out = dataset.eval().iter().flat_map(|source| &source.samples);
         let held_out = held_out.map(seedcorn_data::Sample::tokens).sum::<usize>();
         Self {
-            frozen: Frozen::of(base, precision(&recipe.model)),
+            frozen: Frozen::of(base, precision(&recipe.model), recipe.parallel.tensor as usize),
             parts: parts(recipe, &base.spec, &|name| base.weights.info(name)),
             adapted: build::planned(&prepared.weights),
             activations: prepared.memory.clone(),
@@ -91,7 +93,9 @@ impl Subject {
             }
             AdapterStart::From { .. } => build::planned(&build::adapter(&recipe, &modules, resolver)?.2),
         };
-        let frozen = Frozen::new(&spec, precision(&recipe.model), &|_| None);
+        let (precision, tensor) = (precision(&recipe.model), recipe.parallel.tensor as usize);
+        slice::check(&spec, tensor, precision.quantize == Quantize::Nf4).map_err(LoadError::from)?;
+        let frozen = Frozen::of_largest(&spec, precision, tensor, &|_| None);
         let lengths = [recipe.data.max_length as usize, usize::MAX];
         let available = available_memory_bytes();
         let activations = memory::plan(&recipe, &spec, &adapted, lengths, frozen.total(), available)?;
@@ -113,7 +117,8 @@ impl Subject {
 
     /// Takes the weights again after a change of the recipe, of shapes alone.
     pub(super) fn with_shapes(&mut self) {
-        self.frozen = Frozen::new(&self.spec, precision(&self.recipe.model), &|_| None);
+        let tensor = self.mesh().tensor;
+        self.frozen = Frozen::of_largest(&self.spec, precision(&self.recipe.model), tensor, &|_| None);
         self.parts = parts(&self.recipe, &self.spec, &|_| None);
     }
 
@@ -143,12 +148,76 @@ impl Subject {
         self.adapted.iter().map(of).fold(0, u64::saturating_add)
     }
 
+    /// Returns how the ranks of the run are laid out.
+    pub fn mesh(&self) -> Mesh {
+        self.recipe.parallel.mesh()
+    }
+
     /// Returns the ranks of the run.
     pub fn ranks(&self) -> u64 {
-        match self.recipe.parallel.data {
-            RankCount::Auto => 1,
-            RankCount::Exactly(ranks) => ranks,
+        self.mesh().ranks() as u64
+    }
+
+    /// Returns the trained values that every slice of the model uses, and those that each has for itself.
+    pub fn values_of_slices(&self) -> [u64; 2] {
+        let tensor = self.mesh().tensor as u64;
+        let mut values = [0u64; 2];
+        for one in &self.adapted {
+            let rank = one.rank as u64;
+            let sides = [one.module.in_features, one.module.out_features].map(|side| rank * side as u64);
+            // `A` of a layer that is cut by rows is whole, and so is `B` of one that is cut by columns.
+            let name = one.module.name.rsplit('.').next();
+            let by_columns = [Linear::O, Linear::Down].iter().any(|linear| Some(linear.name()) == name);
+            let [whole, cut] = if by_columns { [sides[1], sides[0]] } else { sides };
+            values[0] = values[0].saturating_add(whole);
+            values[1] = values[1].saturating_add(cut / tensor);
         }
+        values
+    }
+
+    /// Returns the trained values that a rank has gradients of.
+    pub fn values_of_rank(&self) -> u64 {
+        match self.mesh().tensor {
+            1 => self.trained_values(),
+            _ => self.values_of_slices().into_iter().fold(0, u64::saturating_add),
+        }
+    }
+
+    /// Returns what decides the bytes between the ranks that hold one model together; nothing where each has a whole one.
+    pub fn model_traffic(&self) -> Option<ModelTraffic> {
+        if self.mesh().tensor == 1 {
+            return None;
+        }
+        let (spec, recipe) = (memory::widest(&self.spec, &self.recipe), &self.recipe);
+        let shape = [spec.hidden_size, spec.intermediate_size];
+        let light = gated_mlp::is_fused(self.activations.tokens, shape, precision(&recipe.model).compute)
+            && recipe.adapter.dropout == 0.0
+            && !spec.mlp_bias;
+        let again = if light { 0 } else { spec.num_layers - self.activations.kept_blocks };
+        let [shared, parts] = self.values_of_slices().map(|values| values as usize);
+        Some(ModelTraffic { hidden: spec.hidden_size, layers: spec.num_layers, again, shared, parts })
+    }
+
+    /// Returns what a rank sends to those that hold one model together with it in a step, and in an evaluation.
+    pub fn slices_sent(&self) -> [Vec<Sent>; 2] {
+        let (mesh, Some(model)) = (self.mesh(), self.model_traffic()) else {
+            return [Vec::new(), Vec::new()];
+        };
+        // The last rank has the largest parts of everything.
+        let rank = mesh.ranks() - 1;
+        let size = |tokens| BatchSize { tokens, targets: tokens };
+        let all = |sent: Vec<Sent>, times: u64| {
+            let many = |one: Sent| Sent { bytes: one.bytes.saturating_mul(times), ..one };
+            sent.into_iter().map(many).collect::<Vec<_>>()
+        };
+        let each = self.recipe.train.accumulation() / mesh.data as u64;
+        let mut step = all(model.of_micro_batch(mesh, rank, size(self.activations.tokens)), each);
+        step.extend(model.of_update(mesh, rank));
+        let [tokens, batches] = self.evaluation;
+        let times = batches.div_ceil(mesh.data) as u64;
+        let evaluation =
+            if times > 0 { all(model.of_evaluated(mesh, rank, size(tokens)), times) } else { Vec::new() };
+        [step, evaluation]
     }
 
     /// Returns what a rank sends of the weights in a step, and in an evaluation.
@@ -161,17 +230,17 @@ impl Subject {
         [step, evaluation]
     }
 
-    /// Returns what its ranks send.
+    /// Returns what its ranks send to those with other shares of the data.
     pub fn traffic(&self) -> Traffic {
-        let mesh = Mesh::of_data(self.ranks() as usize);
-        Traffic::new(mesh, self.recipe.train.accumulation() as usize, self.trained_values() as usize)
+        Traffic::new(self.mesh(), self.recipe.train.accumulation() as usize, self.values_of_rank() as usize)
     }
 }
 
 /// Cuts the weights, where the recipe wants it and there is more than one rank.
 fn parts(recipe: &Recipe, spec: &ModelSpec, stored: &dyn Fn(&str) -> Option<TensorInfo>) -> Option<Parts> {
-    let count = recipe.parallel.parts();
-    (count > 1).then(|| Parts::new(spec, precision(&recipe.model), stored, count))
+    let (count, of) = (recipe.parallel.parts(), recipe.parallel.tensor as usize);
+    let slice = Slice { index: of - 1, of };
+    (count > 1).then(|| Parts::new(spec, precision(&recipe.model), slice, stored, count))
 }
 
 /// Whether a model's source is a folder with a configuration and no weights, which is enough for arithmetic.

@@ -3,7 +3,8 @@
 use super::settings::Recipe;
 use sha2::{Digest, Sha256};
 
-/// Tables and keys that change where results go or what is shown, never a bit of the result.
+/// Tables and keys that change where results go or what is shown, never a bit of the result; but for `parallel.tensor`,
+/// which moves the last bits, and with which a run may still go on.
 const WITHOUT_EFFECT: [&str; 5] = ["output", "log", "checkpoint", "parallel", "policy"];
 /// The same of `[train]`: what is kept and what is computed again give the same bits.
 const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];
