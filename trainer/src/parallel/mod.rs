@@ -28,6 +28,8 @@ mod single;
 mod sum;
 mod tensor;
 mod threads;
+#[cfg(test)]
+mod threads_tests;
 mod traffic;
 mod world;
 

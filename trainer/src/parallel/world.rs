@@ -337,6 +337,7 @@ mod tests {
             shard_base: false,
             timeout_seconds: 30,
             on_this_machine: 1,
+            launched: false,
         };
         let error = World::join(None, &parallel).expect_err("too many");
         assert_eq!(error.to_string(), "257 ranks are too many for one process, which may have 256");
