@@ -317,7 +317,7 @@ impl Loader<'_> {
             return (FrozenWeight::new(dense_storage(shape, compute, read), shape, compute), None);
         };
         let width = shape[1];
-        let rows = SharedTable::new(cut, shape, compute, self.spec.block_values(), |rows| {
+        let rows = SharedTable::new(cut, shape, compute, self.spec.block_values() / self.slice.of, |rows| {
             dense_rows(rows, width, compute, |row, out| read(row * width, out))
         });
         (FrozenWeight::away(Form::dense(compute, shape[0] * width), shape, compute), Some(rows))
