@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::ParallelError;
+use super::ranks::expect_bytes;
+use super::sum::floats;
+use super::{Mesh, ParallelError};
 use crate::error::Exit;
 
 /// One call of a collective: what an error names, and how long the others may let wait.
@@ -37,6 +39,30 @@ pub trait Collective: std::fmt::Debug {
     /// As [`Collective::exchange`].
     fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
         self.exchange(call, &vec![own; self.size()])
+    }
+
+    /// Adds up what all ranks have, in an order of the engine's own; every rank gets the same sum. Here each rank adds a
+    /// slice, in the order of ranks, and hands it to all.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    fn all_reduce(&self, call: Call, values: &mut [f32]) -> Result<(), ParallelError> {
+        let mesh = Mesh { data: self.size() };
+        let slice = |rank| mesh.share(rank, values.len());
+        let outgoing: Vec<&[u8]> =
+            (0..self.size()).map(|rank| bytemuck::cast_slice(&values[slice(rank)])).collect();
+        let mut sum = vec![0.0f32; slice(self.rank()).len()];
+        for (rank, message) in self.exchange(call, &outgoing)?.iter().enumerate() {
+            expect_bytes(rank, call.op, call.step, message.len(), size_of_val(sum.as_slice()))?;
+            sum.iter_mut().zip(floats(message)).for_each(|(sum, value)| *sum += value);
+        }
+        let finished = self.all_gather(call, bytemuck::cast_slice(&sum))?;
+        for (rank, message) in finished.iter().enumerate() {
+            let range = mesh.share(rank, values.len());
+            expect_bytes(rank, call.op, call.step, message.len(), range.len() * size_of::<f32>())?;
+            values[range].iter_mut().zip(floats(message)).for_each(|(value, sum)| *value = sum);
+        }
+        Ok(())
     }
 }
 

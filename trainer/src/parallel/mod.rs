@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! launch      what a launcher's environment says of this process
+//! start       a launcher of our own, for the ranks of one machine
 //! world       the ranks of a run, and how this process plays its own
-//! collective  what ranks do together; one file an engine: single, threads, mpi
+//! collective  what ranks do together; one file or folder an engine: single, threads, mpi, nccl
+//! rendezvous  how ranks without MPI find each other
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! reduce      one binary tree over micro-batches, whoever computed them
 //! traffic     bytes between ranks, without any being sent
@@ -11,13 +13,19 @@
 
 mod collective;
 mod error;
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+mod header;
 pub mod launch;
 mod mesh;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod ranks;
 mod reduce;
+pub mod rendezvous;
 mod single;
+pub mod start;
 mod sum;
 mod threads;
 mod traffic;

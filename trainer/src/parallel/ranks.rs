@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::{Call, Collective, Mesh, ParallelError, Single, SumOverRanks};
+use crate::recipe::Reduction;
 
 /// A rank waits for the slowest so many times as long as it has itself computed between two calls, on top of the
 /// timeout: shares differ, and machines do.
@@ -103,8 +104,8 @@ impl<'a> Ranks<'a> {
     }
 
     /// Starts the sum of a step over `items` micro-batches, of which this rank computes its share.
-    pub fn sum(&self, step: u64, items: usize) -> SumOverRanks<'_> {
-        SumOverRanks::new(self, step, items)
+    pub fn sum(&self, step: u64, items: usize, reduction: Reduction) -> SumOverRanks<'_> {
+        SumOverRanks::new(self, step, items, reduction)
     }
 
     /// Puts together what every rank has computed of `items` numbers, in their order.
@@ -198,6 +199,16 @@ impl<'a> Ranks<'a> {
         traffic.gradient_bytes += to_others.map(|(_, content)| content.len() as u64).sum::<u64>();
         self.traffic.set(traffic);
         self.calling(GRADIENTS, step, None, |call| self.collective.exchange(call, outgoing))
+    }
+
+    /// Adds up gradients of all ranks in the engine's own order. How much an engine sends for that is its own matter: counted
+    /// is what a ring sends, and what the exchange of slices does.
+    pub(super) fn add_up_gradients(&self, step: u64, values: &mut [f32]) -> Result<(), ParallelError> {
+        let (all, own) = (values.len() as u64, self.mesh.share(self.rank(), values.len()).len() as u64);
+        let mut traffic = self.traffic.get();
+        traffic.gradient_bytes += 4 * (all - own) + 4 * (self.size() as u64 - 1) * own;
+        self.traffic.set(traffic);
+        self.calling(GRADIENTS, step, None, |call| self.collective.all_reduce(call, values))
     }
 
     fn calling<T>(

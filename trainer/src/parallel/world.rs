@@ -177,15 +177,19 @@ impl World {
     }
 }
 
-#[cfg(feature = "mpi")]
+/// MPI where the launcher starts MPI ranks, NCCL elsewhere; the one that there is in a build with one.
 fn engine(launch: &Launch) -> Result<Box<dyn Processes>, ParallelError> {
-    Ok(Box::new(super::mpi::Mpi::join(launch)?))
-}
-
-#[cfg(not(feature = "mpi"))]
-fn engine(launch: &Launch) -> Result<Box<dyn Processes>, ParallelError> {
-    let Launch { rank, ranks, by, .. } = *launch;
-    Err(ParallelError::NoEngine { rank, ranks, by })
+    #[cfg(feature = "mpi")]
+    if launch.starts_mpi || cfg!(not(feature = "nccl")) {
+        return Ok(Box::new(super::mpi::Mpi::join(launch)?));
+    }
+    #[cfg(feature = "nccl")]
+    return Ok(Box::new(super::nccl::Nccl::join(launch)?));
+    #[cfg(not(feature = "nccl"))]
+    {
+        let Launch { rank, ranks, by, .. } = *launch;
+        Err(ParallelError::NoEngine { rank, ranks, by })
+    }
 }
 
 /// Whether every rank comes to this error.
@@ -301,8 +305,12 @@ mod tests {
 
     #[test]
     fn too_many_ranks_for_one_process() {
-        let parallel =
-            recipe::Parallel { data: RankCount::Exactly(257), timeout_seconds: 30, on_this_machine: 1 };
+        let parallel = recipe::Parallel {
+            data: RankCount::Exactly(257),
+            timeout_seconds: 30,
+            reduction: recipe::Reduction::Tree,
+            on_this_machine: 1,
+        };
         let error = World::join(None, &parallel).expect_err("too many");
         assert_eq!(error.to_string(), "257 ranks are too many for one process, which may have 256");
     }

@@ -5,6 +5,9 @@ use seedcorn_data::Statistics;
 use crate::build::Prepared;
 use crate::recipe::{RankCount, shown_bytes};
 
+/// What is given up by a setting.
+const FAST: &str = "`parallel.reduction` is \"fast\": another number of ranks gives other bits";
+
 /// Describes the run: model, data, adapter and the arithmetic of a step.
 pub fn lines(prepared: &Prepared) -> Vec<String> {
     let Prepared { recipe, base, dataset, .. } = prepared;
@@ -42,6 +45,9 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
     if let RankCount::Exactly(ranks @ 2..) = recipe.parallel.data {
         let each = recipe.train.accumulation() / ranks;
         lines.push(format!("{ranks} ranks x {each} micro-batches"));
+        if !recipe.parallel.reduction.is_tree() {
+            lines.push(FAST.to_owned());
+        }
     }
     if let Some(budget) = prepared.memory.budget {
         lines.push(kept(&prepared.memory, budget, spec.num_layers));

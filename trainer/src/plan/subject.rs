@@ -144,6 +144,7 @@ impl Subject {
     pub fn traffic(&self) -> Traffic {
         let mesh = Mesh { data: self.ranks() as usize };
         Traffic::new(mesh, self.recipe.train.accumulation() as usize, self.trained_values() as usize)
+            .reduced(self.recipe.parallel.reduction)
     }
 }
 

@@ -5,8 +5,8 @@
 
 use super::byte_size::ByteSize;
 use super::choice::{
-    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
-    Unknown,
+    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, Reduction,
+    ScheduleKind, TrainOn, Unknown,
 };
 use super::rank_count::RankCount;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -209,6 +209,7 @@ pub struct PolicyFile {
 pub struct ParallelFile {
     pub data: Option<RankCount>,
     pub timeout_seconds: Option<u64>,
+    pub reduction: Option<Reduction>,
 }
 
 /// Which linear layers get an adapter, by PEFT's rules.

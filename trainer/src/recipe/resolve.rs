@@ -101,7 +101,8 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
         shares(count("parallel.data", ranks)?, train.accumulation())?;
     }
     let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
-    Ok(Parallel { data, timeout_seconds, on_this_machine: 1 })
+    let reduction = file.reduction.unwrap_or_default();
+    Ok(Parallel { data, timeout_seconds, reduction, on_this_machine: 1 })
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {
