@@ -67,7 +67,8 @@ impl Comm {
             library.check(WHAT, result)?;
         }
         let comm = Comm { library, raw, is_aborted: Cell::new(false) };
-        comm.settle(WHAT, result, Instant::now() + patience, patience)?;
+        // What was not finished is not to be waited for.
+        comm.settle(WHAT, result, Instant::now() + patience, patience).inspect_err(|_| comm.abort())?;
         Ok(comm)
     }
 

@@ -1,5 +1,6 @@
 //! NCCL's library, looked for at run time, and the calls that are used of it.
 
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use cudarc::driver::sys::CUstream;
@@ -55,7 +56,11 @@ impl Library {
             // SAFETY: it is NCCL by its name or by the user's word, whose initialisers ask nothing of the caller.
             match unsafe { Loaded::new(&name) } {
                 Ok(loaded) => return Library::of(loaded, name),
-                Err(error) => tried.push(error.to_string()),
+                Err(error) => {
+                    let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                    // The system's words begin with the name most of the time.
+                    tried.push(if why.starts_with(&name) { why } else { format!("{name}: {why}") });
+                }
             }
         }
         Err(NcclError::NoLibrary { tried })

@@ -37,6 +37,9 @@ const JOIN: Duration = Duration::from_mins(10);
 /// How long NCCL may take to connect them, once all are there.
 const CONNECT: Duration = Duration::from_mins(5);
 
+/// Pieces begin at multiples of so many bytes, which GPUs move at one time.
+const ALIGNED: usize = 16;
+
 /// This process in a world of NCCL.
 pub(super) struct Nccl {
     rank: usize,
@@ -133,7 +136,7 @@ impl Nccl {
         incoming: &mut [Vec<u8>],
         deadline: Instant,
     ) -> Result<(), NcclError> {
-        let piece = STAGE / members.len();
+        let piece = STAGE / members.len() / ALIGNED * ALIGNED;
         let others = || members.iter().enumerate().filter(|(_, rank)| **rank != self.rank);
         let of_slot = |(slot, _): (usize, &usize)| outgoing[slot].len().max(incoming[slot].len());
         let longest = others().map(of_slot).max().unwrap_or(0);
