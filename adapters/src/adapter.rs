@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
-use seedcorn_kernels::lora_linear::{Dropout, Factors};
+use seedcorn_kernels::lora_linear::{Columns, Dropout, Factors};
+use seedcorn_kernels::section::Section;
 use sha2::{Digest, Sha256};
 
 use crate::lora::LoraWeights;
@@ -50,7 +51,7 @@ impl DropoutPlan {
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .wrapping_add(self.micro_batch.wrapping_mul(0xd1b5_4a32_d192_ed03))
             .wrapping_add((place as u64 + 1).wrapping_mul(0x8cb9_2ba7_2f3d_8dd7));
-        (self.probability > 0.0).then_some(Dropout { probability: self.probability, key })
+        (self.probability > 0.0).then_some(Dropout { probability: self.probability, key, columns: None })
     }
 }
 
@@ -168,15 +169,31 @@ impl Adapter {
 }
 
 impl LoraModule {
-    /// Returns the factors as constants: the forward pass without gradients.
-    pub fn factors(&self, dropout: Option<Dropout>) -> Factors {
-        Factors { a: self.a.clone(), b: self.b.clone(), scale: self.scale, dropout }
+    /// Returns the factors of a part of the module as constants: the forward pass without gradients.
+    ///
+    /// A part with some rows takes all of `A` and those rows of `B`; a part with some columns takes those of `A`, and all of
+    /// `B`, and gives an addend of the output.
+    pub fn factors(&self, cut: Option<&Section>, dropout: Option<Dropout>) -> Factors {
+        let (mut a, mut b) = (self.a.clone(), self.b.clone());
+        let mut dropout = dropout;
+        match cut {
+            None => {}
+            Some(Section::Rows(rows)) => b = b.narrow(0, rows.start, rows.len()),
+            Some(Section::Columns(columns)) => {
+                let of = a.dims()[1];
+                a = a.narrow(1, columns.start, columns.len());
+                let columns = Columns { first: columns.start, count: columns.len(), of };
+                dropout = dropout.map(|dropout| Dropout { columns: Some(columns), ..dropout });
+            }
+        }
+        Factors { a, b, scale: self.scale, dropout }
     }
 
-    /// Returns the factors as leaves of a new autodiff graph.
-    pub fn tracked_factors(&self, dropout: Option<Dropout>) -> Factors {
-        let leaf = |tensor: &Tensor<2>| tensor.clone().autodiff().require_grad();
-        Factors { a: leaf(&self.a), b: leaf(&self.b), scale: self.scale, dropout }
+    /// Returns them as leaves of a new autodiff graph.
+    pub fn tracked_factors(&self, cut: Option<&Section>, dropout: Option<Dropout>) -> Factors {
+        let Factors { a, b, scale, dropout } = self.factors(cut, dropout);
+        let leaf = |tensor: Tensor<2>| tensor.autodiff().require_grad();
+        Factors { a: leaf(a), b: leaf(b), scale, dropout }
     }
 
     fn weights(&self) -> LoraWeights {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use seedcorn_kernels::frozen::FrozenWeight;
+use seedcorn_kernels::section::Section;
 
 /// A frozen linear layer that an adapter may sit on.
 ///
@@ -16,4 +17,6 @@ pub struct Projection {
     pub weight: FrozenWeight,
     /// `[out]`.
     pub bias: Option<Arc<[f32]>>,
+    /// Which part of the layer this is; none where it is whole.
+    pub cut: Option<Section>,
 }

@@ -20,6 +20,7 @@ pub mod peak;
 pub mod qk_norm;
 pub mod rms_norm;
 pub mod rope;
+pub mod section;
 pub mod seed_gradient;
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,7 @@
 //! The loss of a step is a mean over its trained tokens, however they are dealt out.
 
+use burn::tensor::Device;
+use seedcorn::build::precision;
 use seedcorn_data::Stream;
 use seedcorn_tests::model::batch;
 use seedcorn_tests::scratch::{Scratch, Tokens, samples};
@@ -82,7 +84,9 @@ fn packing_changes_nothing() {
 fn every_trained_token_weighs_the_same() {
     let samples = uneven();
     let scratch = Scratch::new("llama", &samples);
-    let model = scratch.train("run", &[]).expect("a finished run").decoder;
+    scratch.train("run", &[]).expect("a finished run");
+    let prepared = scratch.prepare("run", &[]).expect("prepared");
+    let model = prepared.base.load(precision(&prepared.recipe.model), &Device::flex()).expect("loaded");
     let alone: Vec<(f64, f64)> = samples
         .iter()
         .map(|sample| {

@@ -9,3 +9,4 @@ mod memory;
 mod plan;
 mod ranks;
 mod repository;
+mod tensor;

@@ -1,8 +1,8 @@
 //! What a plan says beforehand is what a run does: bytes of weights, bytes between ranks, peak memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::process::{Command, Stdio};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use burn::tensor::Device;
@@ -62,7 +62,7 @@ fn frozen_weights_take_the_bytes_of_their_lines() {
 /// Calls and bytes by purpose and collective.
 type Sent = BTreeMap<(&'static str, &'static str), (u64, u64)>;
 
-/// Ranks as threads that meet for every call, and count what they send to others.
+/// Ranks as threads that count what they send to others.
 #[derive(Debug)]
 struct Counted<'a> {
     rank: usize,
@@ -72,23 +72,28 @@ struct Counted<'a> {
 
 #[derive(Debug)]
 struct Hub {
-    barrier: Barrier,
     /// What each rank sends to each.
-    boxes: Mutex<Vec<Vec<Vec<u8>>>>,
+    boxes: Mutex<Vec<Vec<VecDeque<Vec<u8>>>>>,
+    changed: Condvar,
 }
 
 impl Counted<'_> {
-    fn pass(&self, outgoing: &[&[u8]]) -> Vec<Vec<u8>> {
-        self.hub.boxes.lock().expect("whole")[self.rank] = outgoing.iter().map(|one| one.to_vec()).collect();
-        self.hub.barrier.wait();
-        let incoming =
-            self.hub.boxes.lock().expect("whole").iter().map(|row| row[self.rank].clone()).collect();
-        self.hub.barrier.wait();
+    fn pass(&self, members: &[usize], outgoing: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut boxes = self.hub.boxes.lock().expect("whole");
+        members.iter().zip(outgoing).for_each(|(to, one)| boxes[self.rank][*to].push_back(one.to_vec()));
+        self.hub.changed.notify_all();
+        let mut incoming = Vec::new();
+        while let Some(from) = members.get(incoming.len()) {
+            match boxes[*from][self.rank].pop_front() {
+                Some(message) => incoming.push(message),
+                None => boxes = self.hub.changed.wait(boxes).expect("whole"),
+            }
+        }
         incoming
     }
 
-    fn count(&self, op: &'static str, collective: &'static str, outgoing: &[&[u8]]) {
-        let others = outgoing.iter().enumerate().filter(|(to, _)| *to != self.rank);
+    fn count(&self, op: &'static str, collective: &'static str, members: &[usize], outgoing: &[&[u8]]) {
+        let others = members.iter().zip(outgoing).filter(|(to, _)| **to != self.rank);
         let bytes: usize = others.map(|(_, one)| one.len()).sum();
         let mut sent = self.sent.lock().expect("whole");
         let entry = sent.entry((op, collective)).or_default();
@@ -105,15 +110,25 @@ impl Collective for Counted<'_> {
         self.hub.boxes.lock().expect("whole").len()
     }
 
-    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
-        self.count(call.op, "exchange", outgoing);
-        Ok(self.pass(outgoing))
+    fn exchange_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.count(call.op, "exchange", members, outgoing);
+        Ok(self.pass(members, outgoing))
     }
 
-    fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let outgoing = vec![own; self.size()];
-        self.count(call.op, "all_gather", &outgoing);
-        Ok(self.pass(&outgoing))
+    fn all_gather_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        own: &[u8],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        let outgoing = vec![own; members.len()];
+        self.count(call.op, "all_gather", members, &outgoing);
+        Ok(self.pass(members, &outgoing))
     }
 }
 
@@ -121,12 +136,13 @@ impl Collective for Counted<'_> {
 fn sent(prepared: &Prepared, size: usize) -> Vec<Sent> {
     let device = Device::flex();
     let model = prepared.base.load(precision(&prepared.recipe.model), &device).expect("loaded");
-    let hub = Hub { barrier: Barrier::new(size), boxes: Mutex::new(vec![Vec::new(); size]) };
+    let boxes = Mutex::new(vec![vec![VecDeque::new(); size]; size]);
+    let hub = Hub { boxes, changed: Condvar::new() };
     let body = &|rank| {
         let counted = Counted { rank, hub: &hub, sent: Mutex::default() };
         let adapter = Adapter::new(prepared.weights.clone(), &device);
         let mut observer = Count::default();
-        let ranks = Ranks::new(&counted, Duration::from_mins(1));
+        let ranks = Ranks::new(&counted, Mesh::of_data(size), Duration::from_mins(1));
         let stop = Stop::default();
         let mut run = by_hand(prepared, &model, adapter, &mut observer, (&ranks, &stop));
         run.eval = prepared.dataset.eval();
@@ -151,7 +167,7 @@ fn ranks_send_the_bytes_of_the_plan() {
     let batches = subject.evaluation[1];
     assert_eq!(batches, 5);
     for size in [1, 2, 3, 6] {
-        let mesh = Mesh { data: size };
+        let mesh = Mesh::of_data(size);
         let traffic = Traffic::new(mesh, 6, values);
         let mut most = 0;
         for (rank, counted) in sent(&prepared, size).into_iter().enumerate() {

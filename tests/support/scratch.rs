@@ -1,5 +1,6 @@
 //! A temporary folder with a recipe, and runs of it in this process.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use seedcorn::build::{Prepared, prepare};
@@ -11,7 +12,7 @@ use seedcorn_data::source::Resolver;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::model::fixture;
+use crate::model::{Values, fixture, tensors};
 use crate::wide;
 
 /// `(input_ids, labels)` of a sample.
@@ -19,8 +20,6 @@ pub type Tokens = (Vec<u32>, Vec<i32>);
 
 /// What differs between two runs of the same numbers.
 const MEASURED: [&str; 4] = ["tokens_per_second", "seconds", "cpu_seconds", "peak_memory_bytes"];
-/// The name of the model that is made rather than kept.
-const WIDE: &str = "wide";
 /// Ids of the tiny models.
 const VOCABULARY: u64 = 256;
 
@@ -31,17 +30,17 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a folder with `recipe.toml` and `data.jsonl`, for the tiny model `model`, or for one of [`wide`] when it is
-    /// called so.
+    /// Makes a folder with `recipe.toml` and `data.jsonl`, for the tiny model `model`, or for one of
+    /// [`wide::MADE`].
     ///
     /// # Panics
     /// When it cannot be written, which fails the test that asks.
     pub fn new(model: &str, samples: &[Tokens]) -> Self {
-        if model != WIDE {
+        if !wide::MADE.contains(&model) {
             return Self::with_recipe(&recipe_text(&fixture("models").join(model)), samples);
         }
-        let scratch = Self::with_recipe(&recipe_text(Path::new(WIDE)), samples);
-        wide::write(&scratch.path(WIDE), 1);
+        let scratch = Self::with_recipe(&recipe_text(Path::new(model)), samples);
+        wide::write(&scratch.path(model), model, 1);
         scratch
     }
 
@@ -135,6 +134,14 @@ impl Scratch {
         let text = fs_err::read_to_string(self.path(output).join("metrics.jsonl")).expect("metrics");
         let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row"));
         rows.filter_map(|row| row.get(key)?.as_f64()).next_back().expect("a measured step")
+    }
+
+    /// Reads the tensors of a run's adapter.
+    ///
+    /// # Panics
+    /// When the run did not finish.
+    pub fn adapter(&self, output: &str) -> BTreeMap<String, Values> {
+        tensors(&self.path(output).join("adapter/adapter_model.safetensors"))
     }
 
     /// Returns one number of every step, such as `loss`.

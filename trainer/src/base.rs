@@ -8,7 +8,7 @@ use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
 use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
-use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, check, load};
+use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, Slice, check, load_slice};
 use crate::weights::{self, GgufAbout, GgufSource, TensorSource, WeightsError};
 
 /// A base model whose weights have not been read yet.
@@ -154,12 +154,12 @@ impl Opened {
 }
 
 impl Base {
-    /// Checks names, shapes and types of all tensors; reads no weight.
+    /// Checks names, shapes and types of all tensors, and that the model can be cut into so many slices; reads no weight.
     ///
     /// # Errors
     /// [`BaseError::Load`]
-    pub fn check(&self, precision: Precision) -> Result<(), BaseError> {
-        check(&self.spec, self.weights.as_ref(), precision)
+    pub fn check(&self, precision: Precision, tensor: usize) -> Result<(), BaseError> {
+        check(&self.spec, self.weights.as_ref(), precision, tensor)
             .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 
@@ -168,7 +168,20 @@ impl Base {
     /// # Errors
     /// [`BaseError::Load`]
     pub fn load(&self, precision: Precision, device: &Device) -> Result<Decoder, BaseError> {
-        load(self.spec.clone(), self.weights.as_ref(), precision, device)
+        self.load_slice(precision, Slice::WHOLE, device)
+    }
+
+    /// Reads the weights of one slice of the model.
+    ///
+    /// # Errors
+    /// [`BaseError::Load`]
+    pub fn load_slice(
+        &self,
+        precision: Precision,
+        slice: Slice,
+        device: &Device,
+    ) -> Result<Decoder, BaseError> {
+        load_slice(self.spec.clone(), self.weights.as_ref(), precision, slice, device)
             .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 

@@ -95,7 +95,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
     };
     let dataset = Arc::new(Dataset::load(&train, base.tokenizer.as_ref(), &options)?);
     let (adapter_files, lora, weights) = adapter(&recipe, &base.linear_modules(), resolver)?;
-    base.check(precision(&recipe.model))?;
+    base.check(precision(&recipe.model), recipe.parallel.tensor as usize)?;
     let stream = StreamConfig {
         batch_size: recipe.train.batch_size as usize,
         micro_batch: recipe.train.micro_batch as usize,

@@ -81,7 +81,9 @@ pub fn evaluate(
     let batches: Vec<Vec<MicroBatch>> = sources.iter().map(trained).collect();
     let all: Vec<&MicroBatch> = batches.iter().flatten().collect();
     let share = all[ranks.share(all.len())].iter();
-    let own: Vec<f64> = share.map(|batch| model.loss_sum(&Input::from(*batch), adapter)).collect();
+    let pass = model.with(ranks.tensor(step));
+    let own =
+        share.map(|batch| pass.loss_sum(&Input::from(*batch), adapter)).collect::<Result<Vec<_>, _>>()?;
     let losses = ranks.gather_numbers("evaluation", step, all.len(), &own)?;
     let mut rest = losses.as_slice();
     let sources = sources.iter().zip(&batches).map(|(source, batches)| {

@@ -4,7 +4,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use seedcorn_adapters::Adapter;
 
-use crate::model::Decoder;
+use crate::model::Pass;
+use crate::parallel::ParallelError;
 
 /// How the next token is chosen, and when to stop.
 #[derive(Clone, Debug)]
@@ -22,31 +23,34 @@ pub struct Sampling {
 }
 
 /// Continues `prompt` and hands over each new token as it comes; a stop token ends it and is not handed over.
+///
+/// # Errors
+/// What the other ranks of a model make of it; none where the model is whole.
 pub fn generate(
-    model: &Decoder,
+    pass: Pass,
     adapter: Option<&Adapter>,
     prompt: &[u32],
     sampling: &Sampling,
     mut on_token: impl FnMut(u32),
-) -> Vec<u32> {
+) -> Result<Vec<u32>, ParallelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-    let mut cache = model.cache();
+    let mut cache = pass.model().cache();
     let mut generated = Vec::new();
     if prompt.is_empty() || sampling.max_new_tokens == 0 {
-        return generated;
+        return Ok(generated);
     }
-    let mut logits = model.advance(&mut cache, prompt, adapter);
+    let mut logits = pass.advance(&mut cache, prompt, adapter)?;
     loop {
         let token = choose(&logits, sampling, &mut rng);
         if sampling.stop.contains(&token) {
-            return generated;
+            return Ok(generated);
         }
         on_token(token);
         generated.push(token);
         if generated.len() == sampling.max_new_tokens {
-            return generated;
+            return Ok(generated);
         }
-        logits = model.advance(&mut cache, &[token], adapter);
+        logits = pass.advance(&mut cache, &[token], adapter)?;
     }
 }
 

@@ -14,6 +14,7 @@ pub mod log;
 pub mod memory;
 pub mod merge;
 pub mod model;
+pub mod models;
 pub mod optimizer;
 pub mod parallel;
 pub mod plan;

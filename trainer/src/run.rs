@@ -19,14 +19,15 @@ use crate::export::ExportDtype;
 use crate::export::folder::DEFAULT_SHARD_BYTES;
 use crate::log::{RunLog, Verbosity, read_metrics};
 use crate::merge::{Merge, Merged, RoundTrip, Target};
-use crate::model::{Decoder, Input};
+use crate::model::Input;
+use crate::models::Models;
 use crate::optimizer::Optimizer;
-use crate::parallel::World;
+use crate::parallel::{Mesh, World};
 use crate::progress::{Observer, Progress, Silent};
 use crate::provenance::{beside_adapter, beside_merged};
 use crate::recipe;
 use crate::report::{self, FactsFile};
-use crate::sample::{Shown, show};
+use crate::sample::{Question, Shown};
 use crate::snapshot::{self, Checkpoints};
 use crate::stop::Stop;
 use crate::train::{Run, Settings, Trained, train};
@@ -51,8 +52,6 @@ pub struct Finished {
     pub shown: Option<[Shown; 2]>,
     /// Steps of the whole run.
     pub steps: u64,
-    /// The trained model, for further exports.
-    pub decoder: Decoder,
     /// The trained adapter.
     pub trained: Adapter,
 }
@@ -79,7 +78,8 @@ pub fn run_in(
 ) -> anyhow::Result<Option<Finished>> {
     let recipe = &prepared.recipe;
     let mut lock = describe(prepared)?;
-    world.compare_inputs(&lock.inputs())?;
+    // How the model is cut decides bits, though a run may go on with another cut.
+    world.compare_inputs(&format!("parallel.tensor = {}\n{}", recipe.parallel.tensor, lock.inputs()))?;
     let output = world.leads().then(|| Output::take(&recipe.output, resume)).transpose()?;
     let folder = output.as_ref().map(Output::folder);
     let checkpoints =
@@ -121,10 +121,9 @@ pub fn run_in(
     }
     // The folder shows no trace of a run until the weights are in: a run that cannot start leaves it free.
     let started = Instant::now();
-    let decoder = prepared.base.load(precision(&recipe.model), &device)?;
+    let models = Models::load(world, &prepared.base, precision(&recipe.model), &device)?;
     let open = |folder| RunLog::open(folder, &progress, prepared.steps, verbosity);
     let mut log = folder.map(open).transpose()?;
-    let mut before = None;
     let mut facts = None;
     if let (Some(folder), Some(log)) = (folder, &mut log) {
         for warning in &warnings {
@@ -138,11 +137,18 @@ pub fn run_in(
         if recipe.log.tensorboard {
             log.tensorboard(folder, progress.step)?;
         }
-        let file = facts.insert(FactsFile::open(folder, prepared, progress.step)?);
-        before = answer(prepared, &decoder, &adapter)?;
-        file.answer(progress.step, before.as_ref())?;
+        facts = Some(FactsFile::open(folder, prepared, progress.step)?);
+    }
+    let before = answer(world, &models, prepared, &adapter, progress.step)?;
+    if let Some(facts) = &mut facts {
+        facts.answer(progress.step, before.as_ref())?;
     }
     world.meet("start")?;
+    let mut settings = settings(prepared);
+    if world.mesh().tensor > 1 {
+        // What is kept decides how often slices are added up, and machines may differ in what they have room for.
+        settings.kept_blocks = world.least("kept", settings.kept_blocks)?;
+    }
     let outlets = Mutex::new(log.as_mut().map(|log| (checkpoints, log)));
     // A rank that is alone takes the state; several take copies.
     let state = Mutex::new(Some((adapter, optimizer)));
@@ -158,7 +164,7 @@ pub fn run_in(
         train(Run {
             ranks,
             stop,
-            model: &decoder,
+            model: models.of(ranks),
             adapter,
             optimizer,
             stream: stream.clone(),
@@ -167,7 +173,7 @@ pub fn run_in(
             checkpoints,
             observer: log.map_or(&mut silent, |log| log as &mut dyn Observer),
             progress: progress.clone(),
-            settings: settings(prepared),
+            settings: settings.clone(),
         })
     });
     if let Some(log) = &log {
@@ -177,14 +183,15 @@ pub fn run_in(
     if let Some(log) = log.filter(|_| traffic.gradient_bytes > 0) {
         log.shown().detail(&traffic.line());
     }
-    let (Some(folder), Some(mut facts)) = (folder, facts) else { return Ok(None) };
-    let after = answer(prepared, &decoder, &adapter)?;
-    facts.answer(progress.step, after.as_ref())?;
-
-    let path = folder.join("adapter");
-    export(prepared, &decoder, &adapter, &path)?;
+    let after = answer(world, &models, prepared, &adapter, progress.step)?;
+    if let Some(facts) = &mut facts {
+        facts.answer(progress.step, after.as_ref())?;
+    }
+    let path = folder.map(|folder| folder.join("adapter"));
+    exported(world, &models, prepared, &adapter, path.as_deref())?;
+    let (Some(folder), Some(path)) = (folder, path) else { return Ok(None) };
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
-    lock.results = Some(results(&adapter, folder, &progress, world.size())?);
+    lock.results = Some(results(&adapter, folder, &progress, world.mesh())?);
     beside_adapter(&path, &lock, &prepared.base.config)?;
     if let Some(merged) = &merged {
         beside_merged(&merged.path, &path, &lock, &prepared.base.config)?;
@@ -201,17 +208,7 @@ pub fn run_in(
     let shown = before.zip(after).map(|(before, after)| [before, after]);
     let steps = progress.step;
     let trained = adapter;
-    Ok(Some(Finished {
-        adapter: path,
-        report,
-        merged,
-        first_eval,
-        last_eval,
-        shown,
-        steps,
-        decoder,
-        trained,
-    }))
+    Ok(Some(Finished { adapter: path, report, merged, first_eval, last_eval, shown, steps, trained }))
 }
 
 /// Hashes what lies in the run's folder under names that pass, and adds it to the lock.
@@ -250,18 +247,27 @@ pub(crate) fn settings(prepared: &Prepared) -> Settings {
 }
 
 /// Lets the model answer the first held-out question, where the recipe wants to see one.
-fn answer(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter) -> anyhow::Result<Option<Shown>> {
+fn answer(
+    world: &World,
+    models: &Models,
+    prepared: &Prepared,
+    adapter: &Adapter,
+    step: u64,
+) -> anyhow::Result<Option<Shown>> {
     let sample = prepared.dataset.eval().first().and_then(|source| source.samples.first());
-    match (sample, &prepared.base.tokenizer) {
-        (Some(sample), Some(tokenizer)) if prepared.recipe.log.sample => {
-            show(sample, tokenizer, decoder, adapter, &prepared.base.stop_ids())
-        }
-        _ => Ok(None),
-    }
+    let (Some(sample), Some(tokenizer), true) =
+        (sample, &prepared.base.tokenizer, prepared.recipe.log.sample)
+    else {
+        return Ok(None);
+    };
+    let Some(question) = Question::of(sample, tokenizer)? else { return Ok(None) };
+    let stop = prepared.base.stop_ids();
+    let answer = models.first_copy(world, step, |pass| question.answered(pass, adapter, &stop))?;
+    answer.map(|answer| question.shown(&answer, tokenizer)).transpose()
 }
 
-/// Writes the PEFT folder, reads it back and compares the logits of a sample, which must agree to the bit.
-fn export(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter, path: &Path) -> anyhow::Result<()> {
+/// Writes the PEFT folder and reads it back.
+fn export(prepared: &Prepared, adapter: &Adapter, path: &Path, device: &Device) -> anyhow::Result<Adapter> {
     let modules = prepared.base.linear_modules();
     let config = PeftConfig {
         lora: prepared.lora.clone(),
@@ -280,15 +286,49 @@ fn export(prepared: &Prepared, decoder: &Decoder, adapter: &Adapter, path: &Path
             .caused_by(error)
     })?;
     let read: Result<_, AdapterError> = peft::read(path, &modules);
-    let back = Adapter::new(read?.weights, decoder.device());
-    let probe = probe(prepared);
-    let logits = |adapter: &Adapter| bits(decoder.logits(&Input::from(&probe), Some(adapter)));
-    if logits(adapter) == logits(&back) {
+    Ok(Adapter::new(read?.weights, device))
+}
+
+/// Writes the adapter on the process that leads, and compares the logits that it gives once it was read back with those
+/// of the one in memory, which must agree to the bit.
+fn exported(
+    world: &World,
+    models: &Models,
+    prepared: &Prepared,
+    adapter: &Adapter,
+    path: Option<&Path>,
+) -> anyhow::Result<()> {
+    let device = Device::flex();
+    let mut back = path.map(|path| export(prepared, adapter, path, &device)).transpose()?;
+    // Ranks that hold other slices of the model need what was read, too.
+    if world.mesh().tensor > 1 {
+        let written =
+            || bytemuck::cast_slice(&back.as_ref().map_or_else(Vec::new, Adapter::values).concat()).to_vec();
+        if let Some(values) = world.hand_out("export", written)? {
+            back = Some(with_values(adapter, &values));
+        }
+    }
+    let Some(back) = back else { return Ok(()) };
+    let probe = Input::from(&probe(prepared));
+    let logits =
+        |adapter: &Adapter| models.first_copy(world, 0, |pass| Ok(bits(pass.logits(&probe, Some(adapter))?)));
+    if logits(adapter)? == logits(&back)? {
         return Ok(());
     }
+    let path = path.unwrap_or(Path::new("adapter"));
     Err(Explained::new(format!("the adapter in `{}` reads back with other logits", path.display()))
         .with_hint("this is a bug or a failing disk; the last checkpoint is intact")
         .into())
+}
+
+/// Returns an adapter of the same modules with other values, one after the other.
+fn with_values(adapter: &Adapter, bytes: &[u8]) -> Adapter {
+    let mut values = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_ne_bytes(*value));
+    let mut other = adapter.clone();
+    other.set_values(
+        adapter.lengths().into_iter().map(|length| values.by_ref().take(length).collect()).collect(),
+    );
+    other
 }
 
 /// Merges the adapter into the full weights, where the recipe wants it. What the quantized weights of training
@@ -329,7 +369,7 @@ fn bits(logits: Tensor<2>) -> Vec<u8> {
 
 /// What came out, as the run's folder shows it: the same after an interruption. Its files are hashed once all are
 /// there.
-fn results(adapter: &Adapter, folder: &Path, progress: &Progress, ranks: usize) -> anyhow::Result<Results> {
+fn results(adapter: &Adapter, folder: &Path, progress: &Progress, mesh: Mesh) -> anyhow::Result<Results> {
     let (steps, evals) = read_metrics(&folder.join("metrics.jsonl"))?;
     let early = steps.iter().filter_map(|row| {
         let adapter_sha256 = row.adapter_sha256.clone()?;
@@ -344,7 +384,7 @@ fn results(adapter: &Adapter, folder: &Path, progress: &Progress, ranks: usize) 
         eval_loss_after: eval_after(progress.step),
         adapter_sha256: adapter.digest(),
         early: early.collect(),
-        mesh: MeshResult { data: ranks },
+        mesh: MeshResult { data: mesh.data, tensor: mesh.tensor },
         files: Vec::new(),
     })
 }

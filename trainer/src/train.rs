@@ -181,7 +181,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         let found = evaluate(ranks, step, model, Some(adapter), eval, how)?;
         Ok::<_, TrainError>((!found.sources.is_empty()).then_some(found))
     };
-    let lengths = adapter.lengths();
+    let lengths = model.factor_lengths(&adapter);
     let mut first_eval = None;
     if progress.step == 0 {
         first_eval = evaluation(&adapter, 0)?;
@@ -199,12 +199,15 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         // 2. Forward and backward. Losses are sums over tokens, divided once.
         let trained: Vec<_> = micro_batches.iter().filter(|batch| batch.target_tokens() > 0).collect();
         let mut sum = ranks.sum(step, trained.len(), cfg.reduction);
+        let pass = model.with(ranks.tensor(step));
         for batch in &trained[ranks.share(trained.len())] {
             let dropout = DropoutPlan { probability: cfg.dropout, seed: cfg.seed, micro_batch: batch.index };
             let input = Input::from(*batch);
-            sum.push(model.loss_and_gradients(&input, &adapter, Some(dropout), cfg.kept_blocks));
+            sum.push(pass.loss_and_gradients(&input, &adapter, Some(dropout), cfg.kept_blocks)?);
         }
         let Sum { loss, gradients, stop } = sum.finish(&lengths, stop.is_asked())?;
+        let stop = ranks.tensor(step).any("stop", stop)?;
+        let gradients = pass.whole_gradients(&adapter, gradients)?;
         let loss = loss / trained_tokens as f64;
         let gradients = mean(gradients, trained_tokens);
         let grad_norm = Optimizer::global_norm(&gradients);

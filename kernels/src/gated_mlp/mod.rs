@@ -75,6 +75,8 @@ pub struct Config {
     parts: Arc<[FrozenPart; 3]>,
     kind: GatedKind,
     eps: f32,
+    /// Whether `x` is added to the output.
+    residual: bool,
 }
 
 impl Config {
@@ -112,18 +114,33 @@ pub trait GatedMlpBackend: Backend {
 /// # Panics
 /// When shapes do not agree.
 pub fn gated_mlp(x: Tensor<2>, norm: Tensor<1>, eps: f32, parts: &[Part; 3], kind: GatedKind) -> Tensor<2> {
+    gated_mlp_addend(x, norm, eps, parts, kind, true)
+}
+
+/// As [`gated_mlp`], of a part of the inner columns: what parts give is added up, and `x` is an addend of one of them.
+///
+/// # Panics
+/// As there.
+pub fn gated_mlp_addend(
+    x: Tensor<2>,
+    norm: Tensor<1>,
+    eps: f32,
+    parts: &[Part; 3],
+    kind: GatedKind,
+    residual: bool,
+) -> Tensor<2> {
     let [gate, up, down] = parts;
     let [tokens, d] = x.dims();
     if !fits(tokens, parts) {
         let normed = rms_norm(x.clone(), norm, eps);
         let inner = gated_act(lora_linear(normed, &[gate.clone(), up.clone()], None), kind);
-        return lora_linear(inner, std::slice::from_ref(down), Some(x));
+        return lora_linear(inner, std::slice::from_ref(down), residual.then_some(x));
     }
     let f = gate.weight.shape()[0];
     assert_eq!(up.weight.shape(), [f, d], "gate and up have different shapes");
     assert_eq!(norm.dims(), [d], "the norm's weight has another width");
     let frozen = [check(gate, d), check(up, d), check(down, f)];
-    let config = Config { parts: Arc::new(frozen), kind, eps };
+    let config = Config { parts: Arc::new(frozen), kind, eps, residual };
     let placeholder = || Tensor::<2>::zeros([1, 1], &x.device().inner());
     let factors = parts.iter().flat_map(|part| match &part.factors {
         Some(factors) => [factors.a.clone(), factors.b.clone()],

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
 
-use super::{fits, gated_mlp};
+use super::{fits, gated_mlp_addend};
 use crate::frozen::{Compute, FrozenWeight, Storage};
 use crate::gated_act::{GatedKind, gated_act};
 use crate::lora_linear::{Factors, Part, lora_linear};
@@ -22,6 +22,7 @@ struct Case {
     /// Which of gate, up and down are adapted.
     adapted: [bool; 3],
     nf4: bool,
+    residual: bool,
 }
 
 fn tensor<const D: usize>(seed: u64, shape: [usize; D], scale: f32) -> Tensor<D> {
@@ -78,14 +79,15 @@ impl Case {
     fn fused(&self) -> Vec<Vec<f32>> {
         let (x, parts) = (self.x(), self.parts(Compute::Bf16));
         assert!(fits(self.tokens, &parts), "the case is one for the fused kernel");
-        self.all(gated_mlp(x.clone(), self.norm(), EPS, &parts, GatedKind::SwiGlu), &x, &parts)
+        let y = gated_mlp_addend(x.clone(), self.norm(), EPS, &parts, GatedKind::SwiGlu, self.residual);
+        self.all(y, &x, &parts)
     }
 
     fn composed(&self) -> Vec<Vec<f32>> {
         let (x, parts) = (self.x(), self.parts(Compute::F32));
         let normed = rms_norm(x.clone(), self.norm(), EPS);
         let inner = gated_act(lora_linear(normed, &parts[..2], None), GatedKind::SwiGlu);
-        self.all(lora_linear(inner, &parts[2..], Some(x.clone())), &x, &parts)
+        self.all(lora_linear(inner, &parts[2..], self.residual.then(|| x.clone())), &x, &parts)
     }
 }
 
@@ -98,12 +100,28 @@ fn equals_the_composition_in_f32_up_to_bf16() {
     }
     let all = [true; 3];
     for case in [
-        Case { tokens: 16, d: 64, f: 64, rank: 4, adapted: all, nf4: false },
-        Case { tokens: 130, d: 128, f: 192, rank: 16, adapted: all, nf4: true },
-        Case { tokens: 300, d: 64, f: 128, rank: 20, adapted: all, nf4: false },
-        Case { tokens: 50, d: 64, f: 128, rank: 8, adapted: [true, false, false], nf4: false },
-        Case { tokens: 257, d: 64, f: 64, rank: 8, adapted: [false, false, true], nf4: true },
-        Case { tokens: 33, d: 64, f: 64, rank: 33, adapted: [false, true, true], nf4: false },
+        Case { tokens: 16, d: 64, f: 64, rank: 4, adapted: all, nf4: false, residual: true },
+        Case { tokens: 130, d: 128, f: 192, rank: 16, adapted: all, nf4: true, residual: true },
+        Case { tokens: 300, d: 64, f: 128, rank: 20, adapted: all, nf4: false, residual: false },
+        Case {
+            tokens: 50,
+            d: 64,
+            f: 128,
+            rank: 8,
+            adapted: [true, false, false],
+            nf4: false,
+            residual: true,
+        },
+        Case {
+            tokens: 257,
+            d: 64,
+            f: 64,
+            rank: 8,
+            adapted: [false, false, true],
+            nf4: true,
+            residual: false,
+        },
+        Case { tokens: 33, d: 64, f: 64, rank: 33, adapted: [false, true, true], nf4: false, residual: true },
     ] {
         let names = ["y", "dx", "first dA", "first dB", "dA", "dB", "dA", "dB"];
         for ((got, want), name) in case.fused().iter().zip(&case.composed()).zip(names) {
@@ -117,6 +135,6 @@ fn threads_do_not_change_bits() {
     if crate::isa::tier() != crate::isa::Tier::Amx {
         return;
     }
-    let case = Case { tokens: 700, d: 64, f: 128, rank: 8, adapted: [true; 3], nf4: true };
+    let case = Case { tokens: 700, d: 64, f: 128, rank: 8, adapted: [true; 3], nf4: true, residual: true };
     assert_thread_independent("gated_mlp", || case.fused().concat());
 }

@@ -15,6 +15,7 @@ mod tests;
 use rayon::prelude::*;
 
 use crate::isa::{self, tiered};
+use crate::section::Section;
 
 /// A matrix in row-wise int8.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +141,20 @@ impl Int8 {
             });
         }
         out
+    }
+
+    /// Cuts out a part, which keeps the codes and the scales of the whole.
+    ///
+    /// # Panics
+    /// When the part does not lie in the matrix.
+    #[must_use]
+    pub fn cut(&self, cut: &Section) -> Int8 {
+        let codes = cut.stretches(self.shape).flat_map(|stretch| &self.codes[stretch]).copied().collect();
+        let row_absmax = match cut {
+            Section::Rows(rows) => self.row_absmax[rows.clone()].to_vec(),
+            Section::Columns(_) => self.row_absmax.clone(),
+        };
+        Int8 { codes, row_absmax, shape: cut.shape(self.shape) }
     }
 
     /// Bytes that codes and scales take.

@@ -97,3 +97,16 @@ fn parts_that_do_not_fit_are_named() {
         "int8 `row_absmax` of a [2, 3] matrix holds 1 entries, expected 2"
     );
 }
+
+#[test]
+fn a_part_holds_the_values_of_the_whole() {
+    let whole = quantize(&crate::testing::random(3, 7 * 12, 1.0), [7, 12]);
+    let values = whole.dequantize();
+    for cut in [Section::Rows(2..5), Section::Columns(4..9)] {
+        let part = whole.cut(&cut);
+        part.check().expect("parts that fit");
+        let expected: Vec<f32> =
+            cut.stretches([7, 12]).flat_map(|stretch| values[stretch].to_vec()).collect();
+        assert_eq!(part.dequantize(), expected, "{cut:?}");
+    }
+}

@@ -29,6 +29,7 @@
 mod autodiff;
 mod cpu;
 pub mod reference;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,8 @@ use burn::tensor::Tensor;
 use crate::flex::{contiguous, slice, tensor};
 use crate::frozen::FrozenWeight;
 use crate::isa;
+
+pub use sweep::{BORDER, RowSum, Sweep};
 
 /// The backend's side of the op.
 #[backend_extension(Autodiff, Flex)]

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use half::bf16;
 
 use super::reference::linear_cross_entropy_reference;
-use super::{cpu, linear_cross_entropy};
+use super::{BORDER, RowSum, Sweep, cpu, linear_cross_entropy};
 use crate::frozen::{Compute, FrozenWeight, Storage, round_to_bf16};
 use crate::isa::Tier;
 use crate::testing::{assert_close, assert_thread_independent, random};
@@ -182,4 +182,105 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             });
         }
     }
+}
+
+/// Some rows of a head, as whoever holds only those has them.
+fn rows_of(head: &FrozenWeight, rows: std::ops::Range<usize>) -> FrozenWeight {
+    let width = head.shape()[1];
+    let values = rows.start * width..rows.end * width;
+    let storage = match head.storage() {
+        Storage::F32(all) => Storage::F32(all[values].to_vec()),
+        Storage::Bf16(all) => Storage::Bf16(all[values].to_vec()),
+        Storage::Int8(all) => Storage::Int8(int8::Int8 {
+            codes: all.codes[values].to_vec(),
+            row_absmax: all.row_absmax[rows.clone()].to_vec(),
+            shape: [rows.len(), width],
+        }),
+        Storage::Nf4(_) => unreachable!("no test asks for it"),
+    };
+    FrozenWeight::new(storage, [rows.len(), width], head.compute())
+}
+
+fn sweep(tier: Tier, case: &Case, gradient: bool) -> Sweep {
+    Sweep::in_tier(tier, &case.h, case.head.shape(), case.head.compute(), &case.targets, gradient)
+}
+
+/// Every tier, compute and storage, at sizes with more than one block.
+fn sweeps(mut body: impl FnMut(Tier, &Case, &str)) {
+    for compute in [Compute::F32, Compute::Bf16] {
+        for tier in Tier::available() {
+            for storage in ["f32", "bf16", "int8"] {
+                for shape in [[33, 96, 1700], [5, 1056, 700], [300, 64, 1025]] {
+                    let what = format!("{} {storage} {compute:?} {shape:?}", tier.name());
+                    body(tier, &case(shape, 2.0, storage, compute), &what);
+                }
+            }
+        }
+    }
+}
+
+fn assert_same_in_stretches(tier: Tier, case: &Case, what: &str) {
+    let [vocab, _] = case.head.shape();
+    let (want, want_dh) = cpu::forward(tier, &case.h, &case.head, &case.targets, true);
+    let bits = |dh: &[f32]| dh.iter().map(|d| d.to_bits()).collect::<Vec<u32>>();
+    for (blocks, gradient) in [([1, 1], true), ([1, 2], true), ([2, 1], false)] {
+        let mut sweep = sweep(tier, case, gradient);
+        let mut start = 0;
+        for count in blocks.iter().cycle() {
+            let end = vocab.min(start + count * BORDER);
+            sweep.take(start, &rows_of(&case.head, start..end));
+            start = end;
+            if start == vocab {
+                break;
+            }
+        }
+        let (loss, dh) = sweep.finish();
+        assert_eq!(loss.to_bits(), want.to_bits(), "{what}: {loss} beside {want}");
+        assert!(if gradient { bits(&dh) == bits(&want_dh) } else { dh.is_empty() }, "{what}: gradient");
+    }
+}
+
+#[test]
+fn a_head_that_comes_in_stretches_gives_the_same_bits() {
+    sweeps(assert_same_in_stretches);
+    // So many rows that blocks are narrower.
+    for tier in Tier::available() {
+        assert_same_in_stretches(tier, &case([12_000, 4, 1100], 2.0, "f32", Compute::F32), "many rows");
+    }
+}
+
+#[test]
+fn sweeps_over_parts_of_the_head_make_the_whole() {
+    let mut worst = [0.0f64; 3];
+    sweeps(|tier, case, what| {
+        let [vocab, _] = case.head.shape();
+        let (want, want_dh) = cpu::forward(tier, &case.h, &case.head, &case.targets, true);
+        let bound = if case.head.compute() == Compute::F32 { 5e-6 } else { 2e-3 };
+        for parts in [2, 3] {
+            let part = |part: usize| {
+                let rows = part * vocab / parts..(part + 1) * vocab / parts;
+                let mut sweep = sweep(tier, case, true);
+                sweep.take(rows.start, &rows_of(&case.head, rows));
+                sweep
+            };
+            let parts: Vec<Sweep> = (0..parts).map(part).collect();
+            let sums = parts.iter().map(Sweep::row_sums);
+            let both = |one: Vec<RowSum>, other: Vec<RowSum>| {
+                one.into_iter().zip(other).map(|(one, other)| one.with(other)).collect()
+            };
+            let all = sums.reduce(both).unwrap();
+            let loss: f64 = all.iter().map(|row| row.loss()).sum();
+            let error = (loss - want).abs() / want.abs();
+            assert!(error <= 5e-7, "{what}: {loss} beside {want}");
+            let mut dh = vec![0.0f32; want_dh.len()];
+            for part in parts {
+                dh.iter_mut().zip(part.part_of_gradient(&all)).for_each(|(d, part)| *d += part);
+            }
+            let dh_error = assert_close(what, &dh, &crate::testing::wide(&want_dh), bound);
+            let place = if case.head.compute() == Compute::F32 { 1 } else { 2 };
+            worst = [worst[0].max(error), worst[1], worst[2]];
+            worst[place] = worst[place].max(dh_error);
+        }
+    });
+    println!("loss {:.1e}, gradient {:.1e} in f32 and {:.1e} in bf16", worst[0], worst[1], worst[2]);
 }

@@ -3,19 +3,37 @@
 /// Dropout of one adapter's input in one micro-batch.
 ///
 /// The key stands for (seed, micro-batch, module): the mask depends on nothing else, so it is the same in
-/// the forward pass, in a recomputation, and on any rank.
+/// the forward pass, in a recomputation, and on any rank, also one that has some of the columns only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability that an element is zeroed, in `[0, 1)`.
     pub probability: f32,
     /// Names the mask.
     pub key: u64,
+    /// Where the input's columns stand, when it is but a part of the module's input.
+    pub columns: Option<Columns>,
+}
+
+/// Neighbouring columns of a wider matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    /// The first of them.
+    pub first: usize,
+    /// How many they are.
+    pub count: usize,
+    /// Columns of the wider matrix.
+    pub of: usize,
 }
 
 impl Dropout {
-    /// Returns what element `index` is multiplied by: `0` or `1 / (1 - probability)`.
+    /// Returns what element `index` is multiplied by: `0` or `1 / (1 - probability)`. The same column of the same token has
+    /// the same factor in a part and in the whole.
     #[inline]
     pub fn factor(self, index: u64) -> f32 {
+        let index = self.columns.map_or(index, |columns| {
+            let (row, column) = (index / columns.count as u64, index % columns.count as u64);
+            row * columns.of as u64 + columns.first as u64 + column
+        });
         // 24 bits of a finalised 64-bit counter hash (SplitMix64, Steele et al. 2014) as a uniform in [0, 1).
         let mut z = self.key.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -32,7 +32,7 @@ use burn::tensor::Tensor;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use backward::transposed;
-pub use dropout::Dropout;
+pub use dropout::{Columns, Dropout};
 
 use crate::flex::{contiguous, slice, tensor};
 use crate::frozen::FrozenWeight;

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::reference::{ReferencePart, lora_linear_reference};
-use super::{Dropout, Factors, Part, lora_linear};
+use super::{Columns, Dropout, Factors, Part, lora_linear};
 use crate::frozen::{Compute, FrozenWeight, Storage};
 use crate::nf4;
 
@@ -101,7 +101,7 @@ fn values(tensor: Tensor<2>) -> Vec<f32> {
     tensor.into_data().try_to_vec().unwrap()
 }
 
-const DROPOUT: Dropout = Dropout { probability: 0.25, key: 99 };
+const DROPOUT: Dropout = Dropout { probability: 0.25, key: 99, columns: None };
 
 #[test]
 fn forward_equals_the_definition() {
@@ -186,4 +186,12 @@ fn bf16_compute_rounds_inputs_and_weights() {
     // The tiles add in another order: measured worst 4e-7.
     let want: Vec<f64> = values(want).into_iter().map(f64::from).collect();
     assert_close(&values(got), &want, "y");
+}
+
+#[test]
+fn a_part_of_the_columns_has_the_mask_of_the_whole() {
+    let part = Dropout { columns: Some(Columns { first: 3, count: 4, of: 9 }), ..DROPOUT };
+    for (row, column) in [(0, 0), (0, 3), (1, 0), (17, 2)] {
+        assert_eq!(part.factor(row * 4 + column), DROPOUT.factor(row * 9 + 3 + column));
+    }
 }

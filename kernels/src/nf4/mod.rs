@@ -15,6 +15,7 @@ mod cpu;
 mod dots;
 mod double_quant;
 pub mod reference;
+mod section;
 mod stretch;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::isa;
 
 pub(crate) use dots::RowDots;
 pub use double_quant::NESTED_BLOCK;
+pub use section::{bytes_of_section, is_whole_blocks};
 
 /// The 16 NF4 values, ascending; a code is an index into this table.
 pub const CODE: [f32; 16] = [

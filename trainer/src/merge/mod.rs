@@ -94,7 +94,7 @@ impl Merge<'_> {
     /// base and adapter by more than f32 explains.
     pub fn run(&self) -> anyhow::Result<Merged> {
         self.refuse_own_base()?;
-        self.base.check(RoundTrip::NONE.precision())?;
+        self.base.check(RoundTrip::NONE.precision(), 1)?;
         let stored = self.is_stored_quantized();
         // A base that is stored quantized has no other weights.
         let trip = if stored { RoundTrip::NONE } else { self.round_trip };

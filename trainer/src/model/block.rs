@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout, attention};
 use seedcorn_kernels::gated_act::GatedKind;
-use seedcorn_kernels::gated_mlp::{self, gated_mlp};
+use seedcorn_kernels::gated_mlp::{self, gated_mlp_addend};
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
 use seedcorn_kernels::qk_norm::qk_norm;
 use seedcorn_kernels::rms_norm::rms_norm;
@@ -35,6 +35,8 @@ pub(super) struct Block {
     pub attention: AttentionConfig,
     /// Added to the mean square in every norm.
     pub eps: f32,
+    /// Whether the halves add their input to what they give: of slices of a block one does.
+    pub residual: bool,
 }
 
 /// What is the same for all blocks.
@@ -50,19 +52,6 @@ pub(super) struct Shared {
 pub(super) type Leaves = Vec<(usize, Part)>;
 
 impl Block {
-    /// Applies the block to `x_td` of whole segments.
-    pub(super) fn forward(
-        &self,
-        x_td: Tensor<2>,
-        input: &Input,
-        shared: &Shared,
-        adapted: Adapted,
-        leaves: &mut Leaves,
-    ) -> Tensor<2> {
-        let x_td = self.attention_half(x_td, input, shared, adapted, leaves);
-        self.feed_forward_half(x_td, adapted, leaves)
-    }
-
     /// The first half: `x + o(attention(norm(x)))`. The addend `x` is no part of the graph: who sends a gradient back
     /// adds it to that of the graph, on all threads.
     pub(super) fn attention_half(
@@ -104,7 +93,7 @@ impl Block {
         adapted: Adapted,
         leaves: &mut Leaves,
     ) -> Tensor<2> {
-        lora_linear(heads, &adapted.parts(&[&self.o], leaves), Some(x_td))
+        lora_linear(heads, &adapted.parts(&[&self.o], leaves), self.residual.then_some(x_td))
     }
 
     /// Whether the graph of the feed-forward half over so many tokens keeps nothing much beside its input.
@@ -128,6 +117,6 @@ impl Block {
         leaves: &mut Leaves,
     ) -> Tensor<2> {
         let parts = self.feed_forward_parts(adapted, leaves);
-        gated_mlp(x_td, self.mlp_norm.clone(), self.eps, &parts, GatedKind::SwiGlu)
+        gated_mlp_addend(x_td, self.mlp_norm.clone(), self.eps, &parts, GatedKind::SwiGlu, self.residual)
     }
 }

@@ -8,6 +8,7 @@ use seedcorn_kernels::attention::{AttentionConfig, attention, attention_decode};
 
 use super::decoder::Decoder;
 use super::input::Adapted;
+use super::pass::{ACTIVATIONS, Pass, Result, values};
 
 /// The keys and values of one sequence, for every block.
 #[derive(Debug)]
@@ -36,41 +37,19 @@ impl Decoder {
         KeyValueCache { layers: vec![LayerCache::default(); self.blocks.len()], tokens: 0 }
     }
 
-    /// Appends tokens to a sequence and returns the logits after the last one: `[vocab]`.
+    /// As [`Pass::advance`], of a model that is whole.
     ///
     /// # Panics
-    /// When there are no tokens.
+    /// When there are no tokens, or this is but a slice.
     pub fn advance(
         &self,
         cache: &mut KeyValueCache,
         input_ids: &[u32],
         adapter: Option<&Adapter>,
     ) -> Vec<f32> {
-        assert!(!input_ids.is_empty(), "no token to append");
         // On a thread of the pool: from outside, each of some hundred small ops would wait to be woken.
-        rayon::scope(|_| self.advance_here(cache, input_ids, adapter))
-    }
-
-    fn advance_here(
-        &self,
-        cache: &mut KeyValueCache,
-        input_ids: &[u32],
-        adapter: Option<&Adapter>,
-    ) -> Vec<f32> {
-        let adapted = Adapted::evaluated(adapter);
-        let start = cache.tokens as u32;
-        let positions: Arc<[u32]> = (start..start + input_ids.len() as u32).collect();
-        let mut x = self.embedded(input_ids);
-        let mut leaves = Vec::new();
-        for (block, layer) in self.blocks.iter().zip(&mut cache.layers) {
-            let qkv = block.queries_keys_values(x.clone(), &positions, &self.shared, adapted, &mut leaves);
-            let heads = self.attend(qkv, layer, block.attention);
-            x = block.attended(x, heads, adapted, &mut leaves);
-            x = block.feed_forward_half(x, adapted, &mut leaves);
-        }
-        cache.tokens += input_ids.len();
-        let last = x.narrow(0, input_ids.len() - 1, 1);
-        values(self.head_logits(last))
+        let advance = |_: &rayon::Scope| self.alone().advance_here(cache, input_ids, adapter);
+        rayon::scope(advance).expect("a whole model needs no other rank")
     }
 
     /// Attends after adding the keys and values of `qkv` to the cache: all rows of a new sequence at once, later
@@ -98,6 +77,46 @@ impl Decoder {
     }
 }
 
-fn values(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("activations are f32")
+impl Pass<'_> {
+    /// Appends tokens to a sequence and returns the logits after the last one: `[vocab]`.
+    ///
+    /// # Errors
+    /// What the other ranks of the model make of it.
+    ///
+    /// # Panics
+    /// When there are no tokens.
+    pub fn advance(
+        &self,
+        cache: &mut KeyValueCache,
+        input_ids: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Result<Vec<f32>> {
+        if self.model.slice.is_part() {
+            return self.advance_here(cache, input_ids, adapter);
+        }
+        Ok(self.model.advance(cache, input_ids, adapter))
+    }
+
+    fn advance_here(
+        &self,
+        cache: &mut KeyValueCache,
+        input_ids: &[u32],
+        adapter: Option<&Adapter>,
+    ) -> Result<Vec<f32>> {
+        assert!(!input_ids.is_empty(), "no token to append");
+        let adapted = Adapted::evaluated(adapter);
+        let start = cache.tokens as u32;
+        let positions: Arc<[u32]> = (start..start + input_ids.len() as u32).collect();
+        let shared = &self.model.shared;
+        let mut x = self.embedded(input_ids)?;
+        for (layer, block) in self.model.blocks.iter().enumerate() {
+            let qkv = block.queries_keys_values(x.clone(), &positions, shared, adapted, &mut Vec::new());
+            let heads = self.model.attend(qkv, &mut cache.layers[layer], block.attention);
+            let inner = block.attended(x, heads, adapted, &mut Vec::new());
+            x = self.fed_forward(layer, self.summed(ACTIVATIONS, inner)?, adapted)?;
+        }
+        cache.tokens += input_ids.len();
+        let last = x.narrow(0, input_ids.len() - 1, 1);
+        Ok(values(self.head_logits(last)?))
+    }
 }

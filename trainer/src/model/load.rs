@@ -7,12 +7,15 @@ use burn::tensor::{Device, Tensor, TensorData};
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout};
 use seedcorn_kernels::frozen::{Compute, FrozenWeight, Storage};
+use seedcorn_kernels::nf4::Nf4;
 use seedcorn_kernels::rope::RopeTable;
+use seedcorn_kernels::section::Section;
 use seedcorn_kernels::{int8, nf4};
 
 use super::block::{Block, Shared};
 use super::decoder::Decoder;
 use super::family::{LayerParam, Linear, Param};
+use super::slice::{Slice, SliceError};
 use super::spec::ModelSpec;
 use super::values::{Values, dense_storage};
 use crate::recipe::Quantize;
@@ -78,6 +81,23 @@ pub enum LoadError {
         /// What the recipe asks for.
         asked: Quantize,
     },
+    /// The model cannot be shared out among so many ranks.
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    /// A quantized tensor whose blocks are larger than those that slices are made for.
+    #[error(
+        "tensor `{name}` is stored in nf4 blocks of {block_size}, and {part:?} of its {shape:?} begins or ends within one"
+    )]
+    CutBlock {
+        /// Hugging Face name.
+        name: String,
+        /// Values of a block.
+        block_size: usize,
+        /// What this rank needs.
+        part: Section,
+        /// The whole.
+        shape: [usize; 2],
+    },
 }
 
 impl LoadError {
@@ -95,25 +115,47 @@ impl LoadError {
                 "set `model.quantize = \"{stored}\"`, or use the checkpoint before quantization"
             )),
             Self::Weights(error) => error.hint().map(str::to_owned),
+            Self::Slice(error) => Some(error.hint()),
+            Self::CutBlock { .. } => {
+                Some("set `parallel.tensor = 1`, or quantize the dense checkpoint while loading".into())
+            }
         }
     }
 }
 
 /// Builds the decoder that `spec` describes from the tensors of `source`.
+///
+/// # Errors
+/// [`LoadError`]
 pub fn load(
     spec: ModelSpec,
     source: &dyn TensorSource,
     precision: Precision,
     device: &Device,
 ) -> Result<Decoder, LoadError> {
-    let loader = Loader { spec: &spec, source, precision, device };
+    load_slice(spec, source, precision, Slice::WHOLE, device)
+}
+
+/// Builds one slice of it. Of what a checkpoint stores dense only the slice is read, unless scales that hang together
+/// over the whole tensor are made of it; then the whole is in memory for a moment.
+///
+/// # Errors
+/// [`LoadError`]
+pub fn load_slice(
+    spec: ModelSpec,
+    source: &dyn TensorSource,
+    precision: Precision,
+    slice: Slice,
+    device: &Device,
+) -> Result<Decoder, LoadError> {
+    let loader = Loader { spec: &spec, source, precision, slice, device };
     let embed = loader.table(Param::Embed)?;
     // One tensor after another: threads share the work on each, and what it keeps is allocated by this one,
     // which has memory to reuse from reading the tokenizer.
     let blocks = (0..spec.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
     let norm = loader.norm(Param::FinalNorm, spec.hidden_size)?;
     let head = if spec.tie_word_embeddings { embed.clone() } else { loader.table(Param::LmHead)? };
-    let heads = spec.heads;
+    let heads = slice.spec(&spec).heads;
     let layout =
         QkvLayout { num_heads: heads.num_heads, num_kv_heads: heads.num_kv_heads, head_dim: heads.head_dim };
     let rope = RopeTable {
@@ -121,13 +163,14 @@ pub fn load(
         attention_scaling: spec.rope.attention_scaling(),
     };
     let shared = Shared { layout, rope };
-    Ok(Decoder { device: device.clone(), embed, blocks, shared, norm, head, spec })
+    Ok(Decoder { device: device.clone(), slice, embed, blocks, shared, norm, head, spec })
 }
 
 struct Loader<'a> {
     spec: &'a ModelSpec,
     source: &'a dyn TensorSource,
     precision: Precision,
+    slice: Slice,
     device: &'a Device,
 }
 
@@ -156,6 +199,7 @@ impl Loader<'_> {
                 compute: self.precision.compute,
             },
             eps: self.spec.rms_norm_eps,
+            residual: self.slice.is_first(),
         })
     }
 
@@ -163,18 +207,26 @@ impl Loader<'_> {
         let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Weight(linear)));
         let (out, width) = self.spec.linear_shape(linear);
         let shape = [out, width];
-        let storage = match self.source.read_quantized(&name)? {
-            Some(quantized) => self.stored(&name, shape, quantized)?,
-            None => self.packed(&name, shape)?,
+        let cut = self.slice.cut(self.spec, linear);
+        let storage = match (self.source.read_quantized(&name)?, &cut) {
+            (Some(quantized), None) => self.stored(&name, shape, quantized)?,
+            (Some(quantized), Some(cut)) => cut_storage(&name, self.stored(&name, shape, quantized)?, cut)?,
+            (None, cut) => self.packed(&name, shape, cut.as_ref())?,
         };
         let bias = if self.spec.has_bias(linear) {
             let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Bias(linear)));
-            Some(Arc::from(self.vector(&name, out)?))
+            let whole = self.vector(&name, out)?;
+            match &cut {
+                None => Some(Arc::from(whole)),
+                Some(Section::Rows(rows)) => Some(Arc::from(&whole[rows.clone()])),
+                Some(Section::Columns(_)) => self.slice.is_first().then(|| Arc::from(whole)),
+            }
         } else {
             None
         };
-        let weight = FrozenWeight::new(storage, shape, self.precision.compute);
-        Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias })
+        let here = cut.as_ref().map_or(shape, |cut| cut.shape(shape));
+        let weight = FrozenWeight::new(storage, here, self.precision.compute);
+        Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias, cut })
     }
 
     /// Takes a weight that the checkpoint holds quantized, as it is.
@@ -191,24 +243,36 @@ impl Loader<'_> {
         Ok(storage)
     }
 
-    /// Packs a dense weight as the recipe says, a stretch at a time.
-    fn packed(&self, name: &str, shape: [usize; 2]) -> Result<Storage, LoadError> {
+    /// Packs a part of a dense weight as the recipe says, a stretch at a time.
+    fn packed(&self, name: &str, shape: [usize; 2], cut: Option<&Section>) -> Result<Storage, LoadError> {
         let values = self.values(name, &shape)?;
-        let read = |start: usize, out: &mut [f32]| values.read(start, out);
-        let storage = match self.precision.quantize {
-            Quantize::Nf4 => {
-                Storage::Nf4(nf4::quantize_from(shape, NF4_BLOCK, self.precision.double_quant, read))
-            }
-            Quantize::Int8 => Storage::Int8(int8::quantize_from(shape, read)),
-            Quantize::None => dense_storage(shape, self.precision.compute, read),
+        let Precision { quantize, double_quant, compute } = self.precision;
+        // Scales of scales hang together over the whole, and those of int8 over a row.
+        let needs_whole = match quantize {
+            Quantize::Nf4 => double_quant,
+            Quantize::Int8 => matches!(cut, Some(Section::Columns(_))),
+            Quantize::None => false,
+        };
+        let (read_cut, cut_after) = if needs_whole { (None, cut) } else { (cut, None) };
+        let here = read_cut.map_or(shape, |cut| cut.shape(shape));
+        let read = |start: usize, out: &mut [f32]| values.read_cut(shape, read_cut, start, out);
+        let storage = match quantize {
+            Quantize::Nf4 => Storage::Nf4(nf4::quantize_from(here, NF4_BLOCK, double_quant, read)),
+            Quantize::Int8 => Storage::Int8(int8::quantize_from(here, read)),
+            Quantize::None => dense_storage(here, compute, read),
         };
         self.finished(name, &values)?;
-        Ok(storage)
+        match cut_after {
+            Some(cut) => cut_storage(name, storage, cut),
+            None => Ok(storage),
+        }
     }
 
     /// Loads an embedding or a head: never quantized, as in bitsandbytes.
     fn table(&self, param: Param) -> Result<FrozenWeight, LoadError> {
         let shape = [self.spec.vocab_size, self.spec.hidden_size];
+        let rows = self.slice.vocabulary(self.spec);
+        let (here, first) = ([rows.len(), shape[1]], rows.start * shape[1]);
         let (name, compute) = (self.spec.tensor_name(param), self.precision.compute);
         // bitsandbytes leaves tables alone unless it is told otherwise.
         let storage = if let Some(quantized) = self.source.read_quantized(&name)? {
@@ -221,14 +285,16 @@ impl Loader<'_> {
                 let file = self.source.info(&name).map(|info| info.file).unwrap_or_default();
                 return Err(LoadError::NotFinite { name, file, index, value: values[index] });
             }
-            dense_storage(shape, compute, |start, out| out.copy_from_slice(&values[start..][..out.len()]))
+            let read =
+                |start: usize, out: &mut [f32]| out.copy_from_slice(&values[first + start..][..out.len()]);
+            dense_storage(here, compute, read)
         } else {
             let values = self.values(&name, &shape)?;
-            let storage = dense_storage(shape, compute, |start, out| values.read(start, out));
+            let storage = dense_storage(here, compute, |start, out| values.read(first + start, out));
             self.finished(&name, &values)?;
             storage
         };
-        Ok(FrozenWeight::new(storage, shape, compute))
+        Ok(FrozenWeight::new(storage, here, compute))
     }
 
     fn norm(&self, param: Param, width: usize) -> Result<Tensor<1>, LoadError> {
@@ -266,5 +332,19 @@ impl Loader<'_> {
         }
         let file = self.source.info(name).map(|info| info.file).unwrap_or_default();
         Err(LoadError::Shape { name: name.to_owned(), file, expected: expected.to_vec(), got: got.to_vec() })
+    }
+}
+
+/// Cuts a part out of a quantized weight.
+fn cut_storage(name: &str, whole: Storage, part: &Section) -> Result<Storage, LoadError> {
+    match whole {
+        Storage::Int8(int8) => Ok(Storage::Int8(int8.cut(part))),
+        Storage::Nf4(nf4) if nf4::is_whole_blocks(nf4.shape, nf4.block_size, part) => {
+            Ok(Storage::Nf4(nf4.cut(part)))
+        }
+        Storage::Nf4(Nf4 { shape, block_size, .. }) => {
+            Err(LoadError::CutBlock { name: name.to_owned(), block_size, part: part.clone(), shape })
+        }
+        dense @ (Storage::F32(_) | Storage::Bf16(_)) => Ok(dense),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use half::bf16;
 use rayon::prelude::*;
 use seedcorn_kernels::frozen::{Compute, Storage};
+use seedcorn_kernels::section::Section;
 
 use crate::weights::{Plain, STRETCH_UNIT};
 
@@ -32,6 +33,30 @@ impl<'a> Values<'a> {
         self.plain.read(start, out);
         if !all_finite(out) {
             self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Decodes a stretch of a part of a matrix of `shape`, as if the part were all there is. `start` and the length are as
+    /// those of [`Plain::read`], or whole rows of the part.
+    pub(super) fn read_cut(&self, shape: [usize; 2], cut: Option<&Section>, start: usize, out: &mut [f32]) {
+        let columns = match cut {
+            None => return self.read(start, out),
+            Some(Section::Rows(rows)) => return self.read(rows.start * shape[1] + start, out),
+            Some(Section::Columns(columns)) => columns,
+        };
+        let mut wider = Vec::new();
+        let (mut at, mut rest) = (start, out);
+        while !rest.is_empty() {
+            let (row, first) = (at / columns.len(), columns.start + at % columns.len());
+            let (part, tail) = rest.split_at_mut(rest.len().min(columns.end - first));
+            // A row begins with a block and ends with one; within it, blocks are not to be cut.
+            let from = first / STRETCH_UNIT * STRETCH_UNIT;
+            let to = (first + part.len()).next_multiple_of(STRETCH_UNIT).min(shape[1]);
+            wider.resize(to - from, 0.0);
+            self.read(row * shape[1] + from, &mut wider);
+            part.copy_from_slice(&wider[first - from..][..part.len()]);
+            at += part.len();
+            rest = tail;
         }
     }
 

@@ -7,6 +7,7 @@
 //! collective  what ranks do together; one file or folder an engine: single, threads, mpi, nccl
 //! rendezvous  how ranks without MPI find each other
 //! ranks       what the training loop asks for: my share, our sum, are we the same
+//! tensor      what the ranks with slices of one model ask of each other
 //! reduce      one binary tree over micro-batches, whoever computed them
 //! traffic     bytes between ranks, without any being sent
 //! ```
@@ -27,16 +28,18 @@ pub mod rendezvous;
 mod single;
 pub mod start;
 mod sum;
+mod tensor;
 mod threads;
 mod traffic;
 mod world;
 
 pub use collective::{Call, Collective, Processes};
 pub use error::ParallelError;
-pub use mesh::Mesh;
+pub use mesh::{Mesh, part};
 pub use ranks::{Exchanged, Ranks};
 pub use single::Single;
 pub use sum::{Sum, SumOverRanks};
+pub use tensor::TensorRanks;
 pub use threads::Failure;
 pub use traffic::{Sent, Traffic};
 pub use world::World;

@@ -71,10 +71,11 @@ impl Mpi {
         Ok(Self { world, rank, size: ranks, _universe: universe })
     }
 
-    /// Sends and receives buffers whose lengths both sides know; nothing travels for an empty one.
+    /// Sends and receives buffers whose lengths both sides know, one a member; nothing travels for an empty one.
     fn transfer<'a>(
         &self,
         call: Call,
+        members: &[usize],
         deadline: Instant,
         busy: Duration,
         incoming: &'a mut [Vec<u8>],
@@ -83,11 +84,12 @@ impl Mpi {
         let peer = |rank: usize| self.world.process_at_rank(rank as i32);
         request::scope(|scope| {
             let mut waiting: Waiting<'a, '_> = Vec::new();
-            for (rank, buffer) in incoming.iter_mut().enumerate().filter(|(rank, _)| *rank != self.rank) {
+            let others = |rank: usize| rank != self.rank;
+            for (&rank, buffer) in members.iter().zip(incoming).filter(|(rank, _)| others(**rank)) {
                 let receive = |piece| (rank, peer(rank).immediate_receive_into(scope, piece));
                 waiting.extend(buffer.chunks_mut(PIECE).map(receive));
             }
-            for (rank, content) in outgoing.iter().enumerate().filter(|(rank, _)| *rank != self.rank) {
+            for (&rank, content) in members.iter().zip(outgoing).filter(|(rank, _)| others(**rank)) {
                 let send = |piece| (rank, peer(rank).immediate_send(scope, piece));
                 waiting.extend(content.chunks(PIECE).map(send));
             }
@@ -133,38 +135,39 @@ impl Collective for Mpi {
         self.size
     }
 
-    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
+    fn exchange_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
         let now = Instant::now();
         let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
         let headers: Vec<[u8; HEADER]> = outgoing.iter().map(|content| header(call, content.len())).collect();
         let headers: Vec<&[u8]> = headers.iter().map(<[u8; HEADER]>::as_slice).collect();
-        let mut expected = vec![vec![0; HEADER]; self.size];
-        self.transfer(call, deadline, Duration::ZERO, &mut expected, &headers);
-        let mut incoming = Vec::with_capacity(self.size);
-        for (rank, got) in expected.iter().enumerate() {
-            incoming.push(match got.as_slice() {
-                _ if rank == self.rank => outgoing[rank].to_vec(),
-                got => vec![0; length(call, rank, got)?],
-            });
+        let mut expected = vec![vec![0; HEADER]; members.len()];
+        self.transfer(call, members, deadline, Duration::ZERO, &mut expected, &headers);
+        let mut incoming = Vec::with_capacity(members.len());
+        for ((&rank, got), own) in members.iter().zip(&expected).zip(outgoing) {
+            incoming.push(if rank == self.rank { own.to_vec() } else { vec![0; length(call, rank, got)?] });
         }
-        self.transfer(call, deadline, BUSY, &mut incoming, outgoing);
+        self.transfer(call, members, deadline, BUSY, &mut incoming, outgoing);
         Ok(incoming)
     }
 
-    /// As MPI adds: in a tree or a ring, as it sees fit.
-    fn all_reduce(&self, call: Call, values: &mut [f32]) -> Result<(), ParallelError> {
+    /// As MPI adds, in a tree or a ring as it sees fit, where all ranks do.
+    fn all_reduce_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        values: &mut [f32],
+    ) -> Result<(), ParallelError> {
+        if members.len() != self.size {
+            return self.all_reduce_by_slices(call, members, values);
+        }
+        self.expect_as_many(call, members, values.len())?;
         let now = Instant::now();
         let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
-        // All are at the same call, with as many values, before MPI adds.
-        let length = (values.len() as u64).to_ne_bytes();
-        for (rank, other) in self.all_gather(call, &length)?.iter().enumerate() {
-            if other.as_slice() != length {
-                let (op, step) = (call.op, call.step);
-                let (got, expected) =
-                    ("another number of values".to_owned(), format!("{} values", values.len()));
-                return Err(ParallelError::OutOfStep { rank, op, step, got, expected });
-            }
-        }
         let own = values.to_vec();
         for (own, sum) in own.chunks(ADDED).zip(values.chunks_mut(ADDED)) {
             request::scope(|scope| {

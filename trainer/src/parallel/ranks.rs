@@ -21,6 +21,10 @@ pub(super) const GRADIENTS: &str = "gradients";
 pub struct Ranks<'a> {
     collective: &'a dyn Collective,
     mesh: Mesh,
+    /// The ranks with the same slices as this one, each with its own share of the data.
+    data_group: Vec<usize>,
+    /// The ranks with the same share of the data as this one, each with its own slices.
+    tensor_group: Vec<usize>,
     timeout: Duration,
     pace: Cell<Pace>,
     traffic: Cell<Exchanged>,
@@ -37,7 +41,7 @@ pub struct Exchanged {
     pub other_time: Duration,
 }
 
-/// How this rank moves from call to call.
+/// How this rank moves from call to call. Calls within a tensor group are a part of computing: they do not count.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     last_call: Instant,
@@ -61,17 +65,24 @@ impl Exchanged {
 impl Ranks<'static> {
     /// The one rank of a run that is not shared out.
     pub fn alone() -> Self {
-        Ranks::new(&Single, Duration::ZERO)
+        Ranks::new(&Single, Mesh::of_data(1), Duration::ZERO)
     }
 }
 
 impl<'a> Ranks<'a> {
     /// Takes an engine; `timeout` is how much longer than expected a rank may take.
-    pub fn new(collective: &'a dyn Collective, timeout: Duration) -> Self {
+    ///
+    /// # Panics
+    /// When the engine has another number of ranks than the mesh.
+    pub fn new(collective: &'a dyn Collective, mesh: Mesh, timeout: Duration) -> Self {
+        let rank = collective.rank();
+        assert_eq!(collective.size(), mesh.ranks(), "the engine has the ranks of the mesh");
         let pace = Pace { last_call: Instant::now(), longest: Duration::ZERO, op: "start", step: 0 };
         Self {
             collective,
-            mesh: Mesh { data: collective.size() },
+            mesh,
+            data_group: mesh.data_group(rank),
+            tensor_group: mesh.tensor_group(rank),
             timeout,
             pace: Cell::new(pace),
             traffic: Cell::default(),
@@ -93,9 +104,19 @@ impl<'a> Ranks<'a> {
         self.rank() == 0
     }
 
+    /// Returns how the ranks are laid out.
+    pub fn mesh(&self) -> Mesh {
+        self.mesh
+    }
+
+    /// Returns which share of the micro-batches is this rank's.
+    pub fn data_index(&self) -> usize {
+        self.mesh.data_index(self.rank())
+    }
+
     /// Returns which of `items` this rank computes.
     pub fn share(&self, items: usize) -> Range<usize> {
-        self.mesh.share(self.rank(), items)
+        self.mesh.share(self.data_index(), items)
     }
 
     /// Returns what was sent so far.
@@ -119,13 +140,13 @@ impl<'a> Ranks<'a> {
         items: usize,
         own: &[f64],
     ) -> Result<Vec<f64>, ParallelError> {
-        if self.size() == 1 {
+        if self.mesh.data == 1 {
             return Ok(own.to_vec());
         }
-        let all = self.gather(op, step, bytemuck::cast_slice(own))?;
-        for (rank, message) in all.iter().enumerate() {
-            let expected = self.mesh.share(rank, items).len() * size_of::<f64>();
-            expect_bytes(rank, op, step, message.len(), expected)?;
+        let all = self.gather_shares(op, step, bytemuck::cast_slice(own))?;
+        for (index, message) in all.iter().enumerate() {
+            let expected = self.mesh.share(index, items).len() * size_of::<f64>();
+            expect_bytes(self.data_group[index], op, step, message.len(), expected)?;
         }
         Ok(all.iter().flat_map(|message| numbers(message)).collect())
     }
@@ -138,7 +159,8 @@ impl<'a> Ranks<'a> {
         if self.size() == 1 {
             return Ok(());
         }
-        let all = self.gather("compare", step, &digest())?;
+        let digest = digest();
+        let all = self.calling("compare", step, None, |call| self.collective.all_gather(call, &digest))?;
         match all.iter().position(|one| *one != all[0]) {
             None => Ok(()),
             Some(rank) => Err(ParallelError::Diverged { rank, step }),
@@ -175,40 +197,64 @@ impl<'a> Ranks<'a> {
         self.calling(op, 0, Some(LONG), |call| self.collective.all_gather(call, own))
     }
 
-    pub(super) fn mesh(&self) -> Mesh {
-        self.mesh
+    /// Returns the rank that has a share of the data and the same slices as this one.
+    pub(super) fn rank_of_share(&self, data_index: usize) -> usize {
+        self.data_group[data_index]
     }
 
-    pub(super) fn gather(
+    /// Returns the ranks with the same share of the data as this one.
+    pub(super) fn tensor_group(&self) -> &[usize] {
+        &self.tensor_group
+    }
+
+    /// Puts together what the ranks with other shares of the data have.
+    pub(super) fn gather_shares(
         &self,
         op: &'static str,
         step: u64,
         own: &[u8],
     ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        self.calling(op, step, None, |call| self.collective.all_gather(call, own))
+        self.calling(op, step, None, |call| self.collective.all_gather_among(call, &self.data_group, own))
     }
 
-    /// Sends gradients to each rank.
+    /// Sends gradients to each rank with another share of the data.
     pub(super) fn exchange_gradients(
         &self,
         step: u64,
         outgoing: &[&[u8]],
     ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let to_others = outgoing.iter().enumerate().filter(|(rank, _)| *rank != self.rank());
+        let to_others = outgoing.iter().enumerate().filter(|(index, _)| *index != self.data_index());
         let mut traffic = self.traffic.get();
         traffic.gradient_bytes += to_others.map(|(_, content)| content.len() as u64).sum::<u64>();
         self.traffic.set(traffic);
-        self.calling(GRADIENTS, step, None, |call| self.collective.exchange(call, outgoing))
+        self.calling(GRADIENTS, step, None, |call| {
+            self.collective.exchange_among(call, &self.data_group, outgoing)
+        })
     }
 
-    /// Adds up gradients of all ranks in the engine's own order. How much an engine sends for that is its own matter: counted
-    /// is what a ring sends, and what the exchange of slices does.
+    /// Makes a call among the ranks that hold one model together, in the middle of its computation.
+    pub(super) fn within_model<T>(
+        &self,
+        op: &'static str,
+        step: u64,
+        make: impl FnOnce(&dyn Collective, Call, &[usize]) -> Result<T, ParallelError>,
+    ) -> Result<T, ParallelError> {
+        let pace = self.pace.get();
+        let result = self.calling(op, step, None, |call| make(self.collective, call, &self.tensor_group));
+        // The ranks of other groups still see this stretch of computing as one.
+        self.pace.set(Pace { op, step, ..pace });
+        result
+    }
+
+    /// Adds up gradients of the ranks with other shares of the data, in the engine's own order. How much an engine sends for
+    /// that is its own matter: counted is what a ring sends, and what the exchange of slices does.
     pub(super) fn add_up_gradients(&self, step: u64, values: &mut [f32]) -> Result<(), ParallelError> {
-        let (all, own) = (values.len() as u64, self.mesh.share(self.rank(), values.len()).len() as u64);
+        let (all, own) = (values.len() as u64, self.share(values.len()).len() as u64);
         let mut traffic = self.traffic.get();
-        traffic.gradient_bytes += 4 * (all - own) + 4 * (self.size() as u64 - 1) * own;
+        traffic.gradient_bytes += 4 * (all - own) + 4 * (self.mesh.data as u64 - 1) * own;
         self.traffic.set(traffic);
-        self.calling(GRADIENTS, step, None, |call| self.collective.all_reduce(call, values))
+        let group = &self.data_group;
+        self.calling(GRADIENTS, step, None, |call| self.collective.all_reduce_among(call, group, values))
     }
 
     fn calling<T>(

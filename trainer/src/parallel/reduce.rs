@@ -73,7 +73,7 @@ mod tests {
     fn every_number_of_ranks_adds_in_the_shape_of_one() {
         for items in 0..40 {
             for data in 1..10 {
-                let all = (0..data).flat_map(|rank| parts(items, &Mesh { data }.share(rank, items)));
+                let all = (0..data).flat_map(|rank| parts(items, &Mesh::of_data(data).share(rank, items)));
                 let sums = all.map(|part| (part.clone(), alone(part).expect("no part is empty"))).collect();
                 assert_eq!(join(items, sums, &add), alone(0..items), "{items} items on {data} ranks");
             }
@@ -84,7 +84,11 @@ mod tests {
     fn aligned_shares_are_one_part_each() {
         for (items, data) in [(4, 2), (4, 4), (8, 2), (6, 3), (16, 4), (3, 3), (5, 5)] {
             for rank in 0..data {
-                assert_eq!(parts(items, &Mesh { data }.share(rank, items)).len(), 1, "{items} on {data}");
+                assert_eq!(
+                    parts(items, &Mesh::of_data(data).share(rank, items)).len(),
+                    1,
+                    "{items} on {data}"
+                );
             }
         }
         assert_eq!(parts(6, &(0..3)), [0..2, 2..3]);

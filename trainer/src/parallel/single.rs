@@ -15,7 +15,12 @@ impl Collective for Single {
         1
     }
 
-    fn exchange(&self, _: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
+    fn exchange_among(
+        &self,
+        _: Call,
+        _: &[usize],
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
         Ok(outgoing.iter().map(|message| message.to_vec()).collect())
     }
 }

@@ -73,7 +73,7 @@ impl<'a> SumOverRanks<'a> {
     /// When the share was not pushed whole, or the sum is over nothing.
     pub fn finish(mut self, lengths: &[usize], stop: bool) -> Result<Sum, ParallelError> {
         assert_eq!(self.done.len(), self.parts.len(), "the share was not pushed whole");
-        if self.ranks.size() == 1 {
+        if self.ranks.mesh().data == 1 {
             let (loss, gradients) = self.done.pop().expect("a sum is over one item at least");
             return Ok(Sum { loss, gradients: gradients.into_values(), stop });
         }
@@ -100,8 +100,8 @@ impl<'a> SumOverRanks<'a> {
         Ok(Sum { loss, gradients: lengths.iter().map(&mut tensor).collect(), stop })
     }
 
-    fn parts_of(&self, rank: usize) -> Vec<Range<usize>> {
-        parts(self.items, &self.ranks.mesh().share(rank, self.items))
+    fn parts_of(&self, data_index: usize) -> Vec<Range<usize>> {
+        parts(self.items, &self.ranks.mesh().share(data_index, self.items))
     }
 
     /// Adds the losses, and asks whether anyone is to stop.
@@ -111,9 +111,9 @@ impl<'a> SumOverRanks<'a> {
         message.extend_from_slice(bytemuck::cast_slice(own));
         let mut sums = Vec::new();
         let mut stops = false;
-        for (rank, message) in self.ranks.gather(OP, self.step, &message)?.iter().enumerate() {
-            let parts = self.parts_of(rank);
-            expect_bytes(rank, OP, self.step, message.len(), 1 + parts.len() * size_of::<f64>())?;
+        for (index, message) in self.ranks.gather_shares(OP, self.step, &message)?.iter().enumerate() {
+            let parts = self.parts_of(index);
+            self.expect(index, OP, message, 1 + parts.len() * size_of::<f64>())?;
             stops |= message[0] != 0;
             sums.extend(parts.into_iter().zip(numbers(&message[1..])));
         }
@@ -122,12 +122,14 @@ impl<'a> SumOverRanks<'a> {
 
     /// Adds gradients: `own` are those of this rank's parts, each with all `length` values.
     fn gradients(&self, own: Vec<Vec<f32>>, length: usize) -> Result<Vec<f32>, ParallelError> {
-        let slice = |rank: usize| self.ranks.mesh().share(rank, length);
-        let outgoing: Vec<Cow<[u8]>> = (0..self.ranks.size())
-            .map(|rank| match own.as_slice() {
-                [part] => Cow::Borrowed(bytemuck::cast_slice(&part[slice(rank)])),
+        let data = self.ranks.mesh().data;
+        let slice = |index: usize| self.ranks.mesh().share(index, length);
+        let outgoing: Vec<Cow<[u8]>> = (0..data)
+            .map(|index| match own.as_slice() {
+                [part] => Cow::Borrowed(bytemuck::cast_slice(&part[slice(index)])),
                 parts => {
-                    let slices = parts.iter().map(|part| bytemuck::cast_slice::<f32, u8>(&part[slice(rank)]));
+                    let slices =
+                        parts.iter().map(|part| bytemuck::cast_slice::<f32, u8>(&part[slice(index)]));
                     Cow::Owned(slices.collect::<Vec<_>>().concat())
                 }
             })
@@ -135,11 +137,11 @@ impl<'a> SumOverRanks<'a> {
         let outgoing: Vec<&[u8]> = outgoing.iter().map(AsRef::as_ref).collect();
         let incoming = self.ranks.exchange_gradients(self.step, &outgoing)?;
         drop(own);
-        let bytes = slice(self.ranks.rank()).len() * size_of::<f32>();
+        let bytes = slice(self.ranks.data_index()).len() * size_of::<f32>();
         let mut sums = Vec::new();
-        for (rank, message) in incoming.iter().enumerate() {
-            let parts = self.parts_of(rank);
-            expect_bytes(rank, GRADIENTS, self.step, message.len(), parts.len() * bytes)?;
+        for (index, message) in incoming.iter().enumerate() {
+            let parts = self.parts_of(index);
+            self.expect(index, GRADIENTS, message, parts.len() * bytes)?;
             let of_part = |part: usize| floats(&message[part * bytes..(part + 1) * bytes]).collect();
             sums.extend(parts.into_iter().enumerate().map(|(part, range)| (range, of_part(part))));
         }
@@ -147,12 +149,22 @@ impl<'a> SumOverRanks<'a> {
         let sum = join(self.items, sums, &|left, right: Vec<f32>| add(left, &right));
         let sum = sum.expect("one item at least");
         let mut total = Vec::with_capacity(length);
-        let finished = vec![bytemuck::cast_slice(&sum); self.ranks.size()];
-        for (rank, message) in self.ranks.exchange_gradients(self.step, &finished)?.iter().enumerate() {
-            expect_bytes(rank, GRADIENTS, self.step, message.len(), slice(rank).len() * size_of::<f32>())?;
+        let finished = vec![bytemuck::cast_slice(&sum); data];
+        for (index, message) in self.ranks.exchange_gradients(self.step, &finished)?.iter().enumerate() {
+            self.expect(index, GRADIENTS, message, slice(index).len() * size_of::<f32>())?;
             total.extend(floats(message));
         }
         Ok(total)
+    }
+
+    fn expect(
+        &self,
+        data_index: usize,
+        op: &'static str,
+        got: &[u8],
+        bytes: usize,
+    ) -> Result<(), ParallelError> {
+        expect_bytes(self.ranks.rank_of_share(data_index), op, self.step, got.len(), bytes)
     }
 }
 

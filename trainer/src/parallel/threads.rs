@@ -76,21 +76,25 @@ impl Collective for Thread<'_> {
         self.size
     }
 
-    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
+    fn exchange_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
         let Call { op, step, patience } = call;
         let messages: Vec<Message> =
             outgoing.iter().map(|content| Message { op, step, content: content.to_vec() }).collect();
         let mut state = self.hub.lock();
         state.calls[self.rank] = (op, step);
-        for (to, message) in messages.into_iter().enumerate() {
-            state.boxes[self.rank][to].push_back(message);
+        for (to, message) in members.iter().zip(messages) {
+            state.boxes[self.rank][*to].push_back(message);
         }
         self.hub.changed.notify_all();
 
         let deadline = Instant::now().checked_add(patience);
-        let mut incoming = Vec::with_capacity(self.size);
-        while incoming.len() < self.size {
-            let from = incoming.len();
+        let mut incoming = Vec::with_capacity(members.len());
+        while let Some(&from) = members.get(incoming.len()) {
             if let Some(message) = state.boxes[from][self.rank].pop_front() {
                 if (message.op, message.step) != (op, step) {
                     let shown = |op: &str, step: u64| format!("`{op}` of step {step}");
@@ -267,6 +271,39 @@ pub(super) mod tests {
         let of_round = |round: u8| (0..4).map(|from| vec![round, from, 0]).collect();
         let expected: Vec<Vec<Vec<u8>>> = (0..50).map(of_round).collect();
         assert_eq!(seen.expect("no rank failed"), expected);
+    }
+
+    /// Groups exchange at their own pace, between calls of all, and what is wrong names ranks of the whole.
+    #[test]
+    fn messages_stay_within_a_group() {
+        let seen = run_all(4, |ranks| {
+            let group = if ranks.rank() % 2 == 0 { [0, 2] } else { [1, 3] };
+            let mut seen = Vec::new();
+            for round in 0..20u8 {
+                let own = [round, ranks.rank() as u8];
+                for _ in 0..ranks.rank() % 2 {
+                    ranks.all_gather_among(CALL, &group, &own)?;
+                }
+                seen.push(ranks.all_gather_among(CALL, &group, &own)?);
+                seen.push(ranks.all_gather(CALL, &own)?);
+            }
+            Ok(seen)
+        });
+        let of = |round: u8, ranks: &[u8]| ranks.iter().map(|&rank| vec![round, rank]).collect();
+        let expected: Vec<Vec<Vec<u8>>> =
+            (0..20).flat_map(|round| [of(round, &[0, 2]), of(round, &[0, 1, 2, 3])]).collect();
+        assert_eq!(seen.expect("no rank failed"), expected);
+        let first = run_all(4, |ranks| match ranks.rank() {
+            3 => Ok(()),
+            rank => {
+                let call = Call { patience: Duration::from_millis(50), ..CALL };
+                ranks.all_gather_among(call, &[rank % 2, rank % 2 + 2], &[]).map(|_| ())
+            }
+        });
+        let Failure::Error(error) = first.expect_err("rank 3 did not come").failure else {
+            panic!("an error")
+        };
+        assert_eq!(error.to_string(), "rank 3 was lost at `test` of step 7: it did not come within 0.05 s");
     }
 
     #[test]

@@ -126,25 +126,25 @@ mod tests {
 
     #[test]
     fn a_ring_would_send_as_much_where_shares_are_whole_parts() {
-        let traffic = Traffic::new(Mesh { data: 4 }, 8, 1000);
+        let traffic = Traffic::new(Mesh::of_data(4), 8, 1000);
         let sent = traffic.of_step(0);
         let gradients: u64 = sent.iter().filter(|one| one.op == "gradients").map(|one| one.bytes).sum();
         assert_eq!(gradients, 2 * 3 * 4 * 1000 / 4);
         assert_eq!((sent[0].bytes, traffic.of_checkpoint().map(|one| one.bytes)), (3 * 9, Some(96)));
         assert_eq!(traffic.of_evaluation(9).map(|one| one.bytes), Some(8 * 3 * 3));
-        let alone = Traffic::new(Mesh { data: 1 }, 8, 1000);
+        let alone = Traffic::new(Mesh::of_data(1), 8, 1000);
         assert!(alone.of_step(0).is_empty() && alone.most_of_step().is_empty());
         assert!(alone.of_checkpoint().is_none() && alone.of_evaluation(9).is_none());
     }
 
     #[test]
     fn sums_wait_for_their_neighbours() {
-        let held = |data, items| Traffic::new(Mesh { data }, items, 1).held_sums();
+        let held = |data, items| Traffic::new(Mesh::of_data(data), items, 1).held_sums();
         // With the fourth of four: the sum of two, and the third.
         assert_eq!((held(1, 1), held(1, 2), held(1, 4), held(1, 8)), (0, 1, 2, 3));
         assert_eq!((held(4, 4), held(2, 4)), (0, 1));
         // Rank 1 of two has micro-batch 3 alone, then 4 and 5: with the last, both 3 and 4 wait.
         assert_eq!(held(2, 6), 2);
-        assert_eq!(Traffic::new(Mesh { data: 2 }, 6, 1).most_parts(), 2);
+        assert_eq!(Traffic::new(Mesh::of_data(2), 6, 1).most_parts(), 2);
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::launch::Launch;
 use super::threads::{self, Failure, First};
-use super::{Collective, ParallelError, Processes, Ranks};
+use super::{Collective, Mesh, ParallelError, Processes, Ranks};
 use crate::error::{Exit, Told, exit, report, report_from};
-use crate::recipe::{self, RankCount, differing_keys};
+use crate::recipe::{self, differing_keys};
 use crate::train::TrainError;
 
 /// Ranks of one process at most: each has its own threads, gradients and activations.
@@ -18,8 +18,8 @@ const MOST_THREADS: usize = 256;
 pub enum World {
     /// All in this process.
     Threads {
-        /// How many.
-        ranks: usize,
+        /// How they are laid out.
+        mesh: Mesh,
         /// How much longer than expected a rank may take.
         timeout: Duration,
     },
@@ -27,6 +27,8 @@ pub enum World {
     Processes {
         /// How to reach the others.
         engine: Box<dyn Processes>,
+        /// How they are laid out.
+        mesh: Mesh,
         /// How much longer than expected a rank may take.
         timeout: Duration,
     },
@@ -35,11 +37,8 @@ pub enum World {
 impl World {
     /// All ranks in this process, as many as a recipe wants.
     pub fn here(parallel: &recipe::Parallel) -> World {
-        let ranks = match parallel.data {
-            RankCount::Auto => 1,
-            RankCount::Exactly(ranks) => ranks as usize,
-        };
-        World::Threads { ranks, timeout: Duration::from_secs(parallel.timeout_seconds) }
+        let timeout = Duration::from_secs(parallel.timeout_seconds);
+        World::Threads { mesh: parallel.mesh(), timeout }
     }
 
     /// Joins the ranks that a launcher has started; without one, all ranks are in this process.
@@ -49,21 +48,20 @@ impl World {
     pub fn join(launch: Option<&Launch>, parallel: &recipe::Parallel) -> Result<World, ParallelError> {
         let Some(launch) = launch else {
             return match World::here(parallel) {
-                World::Threads { ranks, .. } if ranks > MOST_THREADS => {
-                    Err(ParallelError::TooManyThreads { ranks, most: MOST_THREADS })
+                World::Threads { mesh, .. } if mesh.ranks() > MOST_THREADS => {
+                    Err(ParallelError::TooManyThreads { ranks: mesh.ranks(), most: MOST_THREADS })
                 }
                 world => Ok(world),
             };
         };
         let timeout = Duration::from_secs(parallel.timeout_seconds);
-        Ok(World::Processes { engine: engine(launch)?, timeout })
+        Ok(World::Processes { engine: engine(launch)?, mesh: parallel.mesh(), timeout })
     }
 
-    /// Returns the number of ranks.
-    pub fn size(&self) -> usize {
+    /// Returns how the ranks are laid out.
+    pub fn mesh(&self) -> Mesh {
         match self {
-            World::Threads { ranks, .. } => *ranks,
-            World::Processes { engine, .. } => engine.size(),
+            World::Threads { mesh, .. } | World::Processes { mesh, .. } => *mesh,
         }
     }
 
@@ -84,13 +82,13 @@ impl World {
         body: impl Fn(&Ranks) -> Result<T, TrainError> + Sync,
     ) -> Result<T, TrainError> {
         match self {
-            World::Threads { ranks: 1, .. } => body(&Ranks::alone()),
-            World::Threads { ranks, timeout } => {
-                let body = |collective: &dyn Collective| body(&Ranks::new(collective, *timeout));
-                threads::run(*ranks, body, TrainError::is_common, abandon).map_err(explained)
+            World::Threads { mesh: Mesh { data: 1, tensor: 1 }, .. } => body(&Ranks::alone()),
+            World::Threads { mesh, timeout } => {
+                let body = |collective: &dyn Collective| body(&Ranks::new(collective, *mesh, *timeout));
+                threads::run(mesh.ranks(), body, TrainError::is_common, abandon).map_err(explained)
             }
-            World::Processes { engine, timeout } => {
-                let ranks = Ranks::new(engine.as_ref(), *timeout);
+            World::Processes { engine, mesh, timeout } => {
+                let ranks = Ranks::new(engine.as_ref(), *mesh, *timeout);
                 body(&ranks).map_err(|error| {
                     let (op, step) = ranks.last_call();
                     explained(First { rank: ranks.rank(), op, step, failure: Failure::Error(error) })
@@ -140,6 +138,17 @@ impl World {
         Err(ParallelError::OtherInputs { rank, differing: keys.into_iter().map(shown).collect() })
     }
 
+    /// Returns the least of what the processes have.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub fn least(&self, op: &'static str, own: usize) -> Result<usize, ParallelError> {
+        let all = self.among_processes(|ranks| ranks.gather_slowly(op, &(own as u64).to_ne_bytes()))?;
+        let numbers =
+            all.into_iter().flatten().filter_map(|one| Some(u64::from_ne_bytes(one.try_into().ok()?)));
+        Ok(numbers.min().map_or(own, |least| least as usize))
+    }
+
     /// Ends this process's part. Processes that succeeded wait for each other; one that failed ends all others, unless all
     /// have the same failure, which rank 0 tells.
     ///
@@ -172,7 +181,9 @@ impl World {
     ) -> Result<Option<T>, ParallelError> {
         match self {
             World::Threads { .. } => Ok(None),
-            World::Processes { engine, timeout } => body(&Ranks::new(engine.as_ref(), *timeout)).map(Some),
+            World::Processes { engine, mesh, timeout } => {
+                body(&Ranks::new(engine.as_ref(), *mesh, *timeout)).map(Some)
+            }
         }
     }
 }
@@ -222,6 +233,7 @@ fn abandon(first: First<TrainError>) -> Infallible {
 mod tests {
     use super::*;
     use crate::parallel::threads::tests::as_processes;
+    use crate::recipe::RankCount;
 
     /// Runs `body` as each of some processes.
     fn each<T: Send>(count: usize, body: impl Fn(usize, World) -> T + Sync) -> Vec<T> {
@@ -232,7 +244,9 @@ mod tests {
                 .enumerate()
                 .map(|(rank, engine)| {
                     let body = &body;
-                    scope.spawn(move || body(rank, World::Processes { engine, timeout }))
+                    scope.spawn(move || {
+                        body(rank, World::Processes { engine, mesh: Mesh::of_data(count), timeout })
+                    })
                 })
                 .collect();
             ranks.into_iter().map(|rank| rank.join().expect("no panic")).collect()
@@ -248,6 +262,13 @@ mod tests {
         });
         let state = Some(b"state".to_vec());
         assert_eq!(taken, [(None, None), (state.clone(), None), (state, None)]);
+    }
+
+    #[test]
+    fn the_least_is_agreed_on() {
+        assert_eq!(each(3, |rank, world| world.least("kept", 7 - rank).expect("all are there")), [5, 5, 5]);
+        let here = World::Threads { mesh: Mesh { data: 1, tensor: 2 }, timeout: Duration::ZERO };
+        assert_eq!(here.least("kept", 3).expect("no other process"), 3);
     }
 
     #[test]
@@ -307,6 +328,7 @@ mod tests {
     fn too_many_ranks_for_one_process() {
         let parallel = recipe::Parallel {
             data: RankCount::Exactly(257),
+            tensor: 1,
             timeout_seconds: 30,
             reduction: recipe::Reduction::Tree,
             on_this_machine: 1,

@@ -142,7 +142,7 @@ impl Subject {
 
     /// Returns what its ranks send.
     pub fn traffic(&self) -> Traffic {
-        let mesh = Mesh { data: self.ranks() as usize };
+        let mesh = Mesh::of_data(self.ranks() as usize);
         Traffic::new(mesh, self.recipe.train.accumulation() as usize, self.trained_values() as usize)
             .reduced(self.recipe.parallel.reduction)
     }

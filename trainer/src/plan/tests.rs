@@ -122,7 +122,7 @@ fn a_thousand_ranks_are_counted() {
     let traffic = many.traffic();
     assert_eq!(
         traffic.most_of_step(),
-        Traffic::new(Mesh { data: 1024 }, 1024, many.trained_values() as usize).of_step(1023)
+        Traffic::new(Mesh::of_data(1024), 1024, many.trained_values() as usize).of_step(1023)
     );
     let alone = subject(&["train.batch_size=4"]);
     let of = |subject: &Subject| {

@@ -65,7 +65,7 @@ fn run(base: &str, data: &str, license: Option<Statement>) -> Lock {
         eval_loss_after: Some(1.5),
         adapter_sha256: "a".to_owned(),
         early: Vec::new(),
-        mesh: crate::evidence::MeshResult { data: 1 },
+        mesh: crate::evidence::MeshResult { data: 1, tensor: 1 },
         files: Vec::new(),
     });
     lock

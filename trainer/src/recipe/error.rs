@@ -75,8 +75,8 @@ pub enum RecipeError {
     NotDivisible { batch_size: u64, micro_batch: u64 },
     #[error("`parallel.data` ({ranks}) does not divide the {micro_batches} micro-batches of a step")]
     Shares { ranks: u64, micro_batches: u64 },
-    #[error("`parallel.data` is {wanted}, but the launcher has started {launched} ranks")]
-    Launched { wanted: u64, launched: u64 },
+    #[error("{}, but the launcher has started {launched} ranks", mesh(*data, *tensor))]
+    Launched { data: Option<u64>, tensor: u64, launched: u64 },
     #[error("`schedule.warmup_steps` ({warmup_steps}) is more than the {steps} steps of the run")]
     WarmUpTooLong { warmup_steps: u64, steps: u64 },
     #[error("`{key}` is not a sha256: got `{found}`")]
@@ -129,6 +129,9 @@ impl RecipeError {
                 "use {}, or change `train.batch_size` or `train.micro_batch`",
                 divisors(*micro_batches)
             )),
+            RecipeError::Launched { data: None, tensor, .. } => {
+                Some(format!("start a multiple of {tensor} ranks, or change `parallel.tensor`"))
+            }
             RecipeError::Launched { .. } => {
                 Some("write `parallel.data = \"auto\"`, or start as many ranks".to_owned())
             }
@@ -150,6 +153,15 @@ impl RecipeError {
             ),
             _ => None,
         }
+    }
+}
+
+/// Says how many ranks a recipe wants.
+fn mesh(data: Option<u64>, tensor: u64) -> String {
+    match (data, tensor) {
+        (Some(data), 1) => format!("`parallel.data` is {data}"),
+        (Some(data), _) => format!("`parallel.data` times `parallel.tensor` is {data} x {tensor}"),
+        (None, _) => format!("`parallel.tensor` is {tensor}"),
     }
 }
 

@@ -208,6 +208,7 @@ pub struct PolicyFile {
 #[expect(missing_docs, reason = "each key is described in docs/recipe.md")]
 pub struct ParallelFile {
     pub data: Option<RankCount>,
+    pub tensor: Option<u64>,
     pub timeout_seconds: Option<u64>,
     pub reduction: Option<Reduction>,
 }

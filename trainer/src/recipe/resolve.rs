@@ -23,6 +23,9 @@ const MAX_LENGTH_TOKENS: u64 = 1 << 24;
 /// No sequence count, rank or step of a run comes near; keeps products within 64 bit.
 const MAX_COUNT: u64 = 1 << 32;
 
+/// No model has more key and value heads.
+const MOST_SLICES: u64 = 1024;
+
 type Result<T> = std::result::Result<T, RecipeError>;
 
 impl Recipe {
@@ -71,15 +74,20 @@ impl Recipe {
     /// divide the micro-batches of a step.
     pub fn settle_ranks(&mut self, launched: Option<usize>, on_this_machine: usize) -> Result<usize> {
         let launched = launched.map(|ranks| ranks as u64);
-        let ranks = match (self.parallel.data, launched) {
-            (RankCount::Exactly(wanted), Some(launched)) if wanted != launched => {
-                return Err(RecipeError::Launched { wanted, launched });
+        let tensor = self.parallel.tensor;
+        let data = match (self.parallel.data, launched) {
+            (RankCount::Exactly(data), Some(launched)) if data.saturating_mul(tensor) != launched => {
+                return Err(RecipeError::Launched { data: Some(data), tensor, launched });
             }
-            (RankCount::Exactly(ranks), _) => ranks,
-            (RankCount::Auto, launched) => launched.unwrap_or(1),
+            (RankCount::Auto, Some(launched)) if !launched.is_multiple_of(tensor) => {
+                return Err(RecipeError::Launched { data: None, tensor, launched });
+            }
+            (RankCount::Exactly(data), _) => data,
+            (RankCount::Auto, launched) => launched.map_or(1, |ranks| ranks / tensor),
         };
-        shares(ranks, self.train.accumulation())?;
-        self.parallel.data = RankCount::Exactly(ranks);
+        shares(data, self.train.accumulation())?;
+        self.parallel.data = RankCount::Exactly(data);
+        let ranks = data.saturating_mul(tensor);
         self.parallel.on_this_machine =
             if launched.is_none() { ranks } else { on_this_machine.max(1) as u64 };
         Ok(ranks as usize)
@@ -100,9 +108,13 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
     if let RankCount::Exactly(ranks) = data {
         shares(count("parallel.data", ranks)?, train.accumulation())?;
     }
+    let tensor = file.tensor.unwrap_or(1);
+    if !(1..=MOST_SLICES).contains(&tensor) {
+        return Err(range("parallel.tensor", "from 1 to 1024", tensor));
+    }
     let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
     let reduction = file.reduction.unwrap_or_default();
-    Ok(Parallel { data, timeout_seconds, reduction, on_this_machine: 1 })
+    Ok(Parallel { data, tensor, timeout_seconds, reduction, on_this_machine: 1 })
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {

@@ -7,6 +7,7 @@ use super::choice::{
 use super::file::Targets;
 use super::location::Location;
 use super::rank_count::RankCount;
+use crate::parallel::Mesh;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -288,11 +289,15 @@ pub struct Policy {
     pub unknown: Unknown,
 }
 
-/// How many ranks share the work. Never changes a bit of the result, unless gradients are added the fast way.
+/// How many ranks share the work. How many share the data never changes a bit of the result, unless gradients are added the
+/// fast way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Parallel {
     /// Ranks that share out the micro-batches of a step, whose number they divide.
     pub data: RankCount,
+    /// Ranks that share out every layer of the model.
+    #[serde(skip_serializing_if = "is_one")]
+    pub tensor: u64,
     /// Seconds that a rank may take longer than expected.
     pub timeout_seconds: u64,
     /// How gradients are added; absent where it is as ever.
@@ -301,4 +306,20 @@ pub struct Parallel {
     /// Ranks that share this machine's memory; no part of a recipe.
     #[serde(skip)]
     pub on_this_machine: u64,
+}
+
+impl Parallel {
+    /// Returns how the ranks are laid out; one rank where their number is not settled.
+    pub fn mesh(&self) -> Mesh {
+        let data = match self.data {
+            RankCount::Auto => 1,
+            RankCount::Exactly(ranks) => ranks as usize,
+        };
+        Mesh { data, tensor: self.tensor as usize }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_one(count: &u64) -> bool {
+    *count == 1
 }

@@ -202,5 +202,7 @@ fn input_gradient(
     let mut dn = vec![0.0f32; ROWS * d];
     Terms::new(terms.collect()).multiply_all(tiles, &mut dn);
     normalise_rows_backward(isa::tier(), x, shared.norm, &dn[..dx.len()], shared.config.eps, dx);
-    dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+    if shared.config.residual {
+        dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);
+    }
 }

@@ -111,7 +111,11 @@ fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &m
     let terms = projection(&inner, &parts[2], down.as_ref(), |lora| &lora.b);
     let mut sums = vec![0.0f32; ROWS * d];
     Terms::new(terms).multiply_all(&tiles, &mut sums);
-    y.iter_mut().zip(x).zip(&sums).for_each(|((y, x), sum)| *y = x + sum);
+    if config.residual {
+        y.iter_mut().zip(x).zip(&sums).for_each(|((y, x), sum)| *y = x + sum);
+    } else {
+        y.copy_from_slice(&sums[..y.len()]);
+    }
     let mut column = 0;
     for narrow in narrow.iter().chain([&down]).flatten() {
         for (kept, values) in kept.chunks_exact_mut(ranks).zip(narrow.values.chunks_exact(narrow.rank)) {

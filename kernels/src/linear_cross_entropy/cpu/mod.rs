@@ -1,44 +1,41 @@
-//! One sweep over the vocabulary for all rows: the softmax of attention, with the head's rows as keys and values.
+//! The softmax of attention, with the head's rows as keys and values: what a sweep does with the rows it is given.
 
 mod dense;
 mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
-use std::ops::Range;
-
-use rayon::prelude::*;
-
-#[cfg(target_arch = "x86_64")]
-use crate::amx::rows::with_rows;
+use super::sweep::{RowSum, Sweep};
 use crate::frozen::{Compute, FrozenWeight};
 use crate::isa::Tier;
 
-/// What the sweep knows of one row with a target after the blocks it has seen.
+/// One row with a target.
 #[derive(Clone, Copy, Debug)]
-struct Row {
+pub(super) struct Row {
     /// Where the row stands in `h`.
-    token: usize,
+    pub(super) token: usize,
     /// The row of the head that should have the largest logit.
-    target: usize,
-    /// The target's logit, once its block was there.
-    logit: f32,
-    /// The largest logit.
-    max: f32,
-    /// Sum of `exp(logit - max)`.
-    sum: f64,
+    pub(super) target: usize,
+    /// What was summed so far.
+    pub(super) seen: RowSum,
 }
 
 /// How the two products of a block are made.
-trait Engine {
-    /// Returns the rows of the head that one block has.
-    fn width(&self) -> usize;
-
-    /// Takes one block of the head's rows into `rows`, and into the sums if there is a gradient.
-    fn block(&mut self, block: Range<usize>, rows: &mut [Row]);
+pub(super) trait Engine: Send {
+    /// Takes rows of the head, the first of which is row `start` of the whole, into `rows`, and into the sums if there
+    /// is a gradient.
+    fn take(&mut self, start: usize, head: &FrozenWeight, rows: &mut [Row]);
 
     /// Returns `sum over the vocabulary of exp(logit - max) . W` of row `index`.
     fn sums(&self, index: usize) -> &[f32];
+}
+
+/// The sizes and types of a head, whoever holds its rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) vocab: usize,
+    pub(super) hidden: usize,
+    pub(super) compute: Compute,
 }
 
 /// Returns the sum of losses and, if asked for, its gradient `[tokens, hidden]`.
@@ -49,54 +46,22 @@ pub(super) fn forward(
     targets: &[i32],
     gradient: bool,
 ) -> (f64, Vec<f32>) {
-    let [vocab, hidden] = head.shape();
-    let with_target = targets.iter().enumerate().filter(|(_, target)| **target >= 0);
-    let mut rows: Vec<Row> = with_target
-        .map(|(token, &target)| Row {
-            token,
-            target: target as usize,
-            logit: f32::NEG_INFINITY,
-            max: f32::NEG_INFINITY,
-            sum: 0.0,
-        })
-        .collect();
-    let mut dh = vec![0.0f32; if gradient { h.len() } else { 0 }];
-    if rows.is_empty() {
-        return (0.0, dh);
-    }
-    let mut engine = engine(tier, h, head, &rows, gradient);
-    let width = engine.width();
-    for start in (0..vocab).step_by(width) {
-        engine.block(start..vocab.min(start + width), &mut rows);
-    }
-    if gradient {
-        // `rows` rise in `token`, so the row of a token, if any, is found by bisection.
-        dh.par_chunks_exact_mut(hidden.max(1)).enumerate().for_each(|(token, dh)| {
-            if let Ok(index) = rows.binary_search_by_key(&token, |row| row.token) {
-                head.read_row(rows[index].target, dh);
-                let scale = (1.0 / rows[index].sum) as f32;
-                for (d, sum) in dh.iter_mut().zip(engine.sums(index)) {
-                    *d = sum * scale - *d;
-                }
-            }
-        });
-    }
-    let loss = |row: &Row| f64::from(row.max) + row.sum.ln() - f64::from(row.logit);
-    (rows.iter().map(loss).sum(), dh)
+    let mut sweep = Sweep::in_tier(tier, h, head.shape(), head.compute(), targets, gradient);
+    sweep.take(0, head);
+    sweep.finish()
 }
 
 /// Chooses the products for a tier and a head.
-fn engine<'a>(
+pub(super) fn engine(
     tier: Tier,
-    h: &'a [f32],
-    head: &'a FrozenWeight,
+    h: &[f32],
+    shape: Shape,
     rows: &[Row],
     gradient: bool,
-) -> Box<dyn Engine + Sync + 'a> {
-    let hidden = head.shape()[1];
+) -> Box<dyn Engine + Sync> {
     #[cfg(target_arch = "x86_64")]
-    if tier == Tier::Amx && head.compute() == Compute::Bf16 && hidden > 0 {
-        return with_rows!(head, |weight| Box::new(tiles::Tiled::new(h, weight, hidden, rows, gradient)));
+    if tier == Tier::Amx && shape.compute == Compute::Bf16 && shape.hidden > 0 {
+        return Box::new(tiles::Tiled::new(h, shape.hidden, rows, gradient));
     }
-    Box::new(dense::Dense::new(tier, h, head, rows, gradient))
+    Box::new(dense::Dense::new(tier, h, shape, rows, gradient))
 }

@@ -14,18 +14,18 @@ impl Row {
     /// Takes the target's logit if this block, which starts at row `start` of the head, has it.
     pub(super) fn take_logit(&mut self, logits: &[f32], start: usize) {
         if let Some(logit) = self.target.checked_sub(start).and_then(|index| logits.get(index)) {
-            self.logit = *logit;
+            self.seen.logit = *logit;
         }
     }
 
     /// Raises the largest logit to that of a block; returns what to scale earlier sums by.
     #[inline(always)]
     pub(super) fn raise(&mut self, block_max: f32) -> f32 {
-        let old = self.max;
+        let old = self.seen.max;
         if block_max > old {
-            self.max = block_max;
+            self.seen.max = block_max;
             let factor = exp::<{ crate::isa::PORTABLE_FMA }>(old - block_max);
-            self.sum *= f64::from(factor);
+            self.seen.sum *= f64::from(factor);
             return factor;
         }
         1.0
@@ -53,7 +53,7 @@ fn softmax_body<const FMA: bool, const WIDTH: usize>(logits: &mut [f32], start: 
     }
     let block_max = maxima.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
     let factor = row.raise(block_max);
-    let max = row.max;
+    let max = row.seen.max;
     let mut sums = [0.0f32; LANES];
     let (chunks, rest) = logits.as_chunks_mut::<LANES>();
     for chunk in chunks {
@@ -66,6 +66,6 @@ fn softmax_body<const FMA: bool, const WIDTH: usize>(logits: &mut [f32], start: 
         *value = exp::<FMA>(*value - max);
         *sum += *value;
     }
-    row.sum += f64::from(crate::vector::fold(&mut sums));
+    row.seen.sum += f64::from(crate::vector::fold(&mut sums));
     factor
 }

@@ -17,10 +17,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::super::sweep::BORDER;
 use super::{Engine, Row};
 use crate::amx::pack::{left, right_from_columns, right_from_rows};
-use crate::amx::rows::{F32Rows, Rows};
+use crate::amx::rows::{F32Rows, Rows, with_rows};
 use crate::amx::{BLOCK, Block, DEPTH, LANES, TILE, Tiles};
+use crate::frozen::FrozenWeight;
 
 /// Rows whose logits of one block are in cache at one time.
 const SLAB: usize = BLOCK;
@@ -49,8 +51,7 @@ thread_local! {
     static SCRATCH: RefCell<[Vec<Line>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
-pub(super) struct Tiled<R> {
-    weight: R,
+pub(super) struct Tiled {
     gradient: bool,
     /// Rows of the head in a block, a multiple of 32.
     width: usize,
@@ -80,12 +81,18 @@ impl Rows for Gathered<'_> {
     }
 }
 
-impl<R: Rows + Sync> Tiled<R> {
+/// A block of the head: some rows of those at hand, of which row 0 is row `first` of the whole.
+struct Stretch {
+    rows: Range<usize>,
+    first: usize,
+}
+
+impl Tiled {
     /// # Panics
     /// Where there are no tiles, or `hidden` is 0.
-    pub(super) fn new(h: &[f32], weight: R, hidden: usize, rows: &[Row], gradient: bool) -> Self {
+    pub(super) fn new(h: &[f32], hidden: usize, rows: &[Row], gradient: bool) -> Self {
         assert!(crate::amx::available() && hidden > 0, "tiles asked for without a check");
-        let width = if hidden <= WIDE { 512 } else { 256 };
+        let width = if hidden <= WIDE { BORDER } else { BORDER / 2 };
         let (k_tiles, padded) = (hidden.div_ceil(DEPTH), rows.len().next_multiple_of(BLOCK));
         let mut tiles = lines(padded / LANES * k_tiles * TILE_LINES);
         let gathered = Gathered { h: F32Rows { data: h, stride: hidden, width: hidden }, rows };
@@ -96,7 +103,6 @@ impl<R: Rows + Sync> Tiled<R> {
         let side = width / LANES * k_tiles * TILE_LINES;
         let (by_row, sums) = if gradient { (side, padded * (2 * k_tiles + 1)) } else { (0, 0) };
         Self {
-            weight,
             gradient,
             width,
             k_tiles,
@@ -114,9 +120,9 @@ impl<R: Rows + Sync> Tiled<R> {
     }
 
     /// Packs a block of the head both ways.
-    fn pack(&mut self, block: &Range<usize>) {
+    fn pack<R: Rows + Sync>(&mut self, weight: &R, block: &Range<usize>) {
         let (k_tiles, v_tiles) = (self.k_tiles, block.len().div_ceil(DEPTH));
-        let (weight, end) = (&self.weight, block.end);
+        let end = block.end;
         let columns = &mut self.columns[..2 * v_tiles * k_tiles * TILE_LINES];
         columns.par_chunks_exact_mut(k_tiles * TILE_LINES).enumerate().for_each(|(group, out)| {
             let (row, out) = (block.start + group * LANES, out.as_mut_ptr().cast());
@@ -136,8 +142,8 @@ impl<R: Rows + Sync> Tiled<R> {
 
     /// Takes a packed block into a slab of at most [`SLAB`] rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn slab(&self, tiles: &Tiles, block: &Range<usize>, rows: &mut [Row], h: &[Line], sums: &mut [Line]) {
-        let (k_tiles, v_tiles) = (self.k_tiles, block.len().div_ceil(DEPTH));
+    fn slab(&self, tiles: &Tiles, block: &Stretch, rows: &mut [Row], h: &[Line], sums: &mut [Line]) {
+        let (k_tiles, v_tiles) = (self.k_tiles, block.rows.len().div_ceil(DEPTH));
         let stride = v_tiles * DEPTH + LANES;
         assert!(h.len() == 2 * k_tiles * TILE_LINES, "a slab without its rows");
         assert!(sums.len() == self.sums_lines() * SLAB, "a slab without its sums");
@@ -178,18 +184,18 @@ impl<R: Rows + Sync> Tiled<R> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     fn softmax(
         &self,
-        block: &Range<usize>,
+        block: &Stretch,
         rows: &mut [Row],
         logits: &mut [f32],
         e: &mut [Line],
         sums: &mut [Line],
     ) {
-        let (v_tiles, lines) = (block.len().div_ceil(DEPTH), self.sums_lines());
+        let (v_tiles, lines) = (block.rows.len().div_ceil(DEPTH), self.sums_lines());
         let stride = v_tiles * DEPTH + LANES;
         for (index, row) in rows.iter_mut().enumerate() {
             let logits = &mut logits[index * stride..][..v_tiles * DEPTH];
             // Rows of the head that do not exist have a logit of 0 so far.
-            logits[block.len()..].fill(f32::NEG_INFINITY);
+            logits[block.rows.len()..].fill(f32::NEG_INFINITY);
             let first = (index / LANES * v_tiles) * TILE_LINES + index % LANES;
             let e = self.gradient.then(|| &mut e[first..][..=(v_tiles - 1) * TILE_LINES]);
             let factor = softmax_row(logits, block, row, e);
@@ -203,19 +209,16 @@ impl<R: Rows + Sync> Tiled<R> {
     }
 }
 
-impl<R: Rows + Sync> Engine for Tiled<R> {
-    fn width(&self) -> usize {
-        self.width
-    }
-
-    fn block(&mut self, block: Range<usize>, rows: &mut [Row]) {
-        self.pack(&block);
+impl Tiled {
+    /// Takes a block of `weight`.
+    fn block<R: Rows + Sync>(&mut self, weight: &R, block: &Stretch, rows: &mut [Row]) {
+        self.pack(weight, &block.rows);
         let mut sums = std::mem::take(&mut self.sums);
         let h = self.h.par_chunks(SLAB / LANES * self.k_tiles * TILE_LINES);
         let this = &*self;
         let slab = |rows: &mut [Row], h: &[Line], sums: &mut [Line]| {
             // SAFETY: `new` found the instructions.
-            unsafe { this.slab(&Tiles::configure(), &block, rows, h, sums) };
+            unsafe { this.slab(&Tiles::configure(), block, rows, h, sums) };
         };
         let slabs = rows.par_chunks_mut(SLAB).zip(h).with_max_len(1);
         if self.gradient {
@@ -225,6 +228,18 @@ impl<R: Rows + Sync> Engine for Tiled<R> {
             slabs.for_each(|(rows, h)| slab(rows, h, &mut []));
         }
         self.sums = sums;
+    }
+}
+
+impl Engine for Tiled {
+    fn take(&mut self, first: usize, head: &FrozenWeight, rows: &mut [Row]) {
+        let [count, _] = head.shape();
+        with_rows!(head, |weight| {
+            for at in (0..count).step_by(self.width) {
+                let block = Stretch { rows: at..count.min(at + self.width), first };
+                self.block(&weight, &block, rows);
+            }
+        });
     }
 
     fn sums(&self, index: usize) -> &[f32] {
@@ -279,8 +294,8 @@ unsafe fn product(tiles: &Tiles, p: Product) {
 
 /// Takes the logits of one block into a row; writes `exp(logit - max)` as bf16, 32 to a line of each tile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn softmax_row(logits: &[f32], block: &Range<usize>, row: &mut Row, e: Option<&mut [Line]>) -> f32 {
-    row.take_logit(&logits[..block.len()], block.start);
+fn softmax_row(logits: &[f32], block: &Stretch, row: &mut Row, e: Option<&mut [Line]>) -> f32 {
+    row.take_logit(&logits[..block.rows.len()], block.first + block.rows.start);
     let (chunks, _) = logits.as_chunks::<DEPTH>();
     // SAFETY: a chunk has two vectors.
     let load = |chunk: &[f32; DEPTH]| unsafe {
@@ -293,7 +308,7 @@ fn softmax_row(logits: &[f32], block: &Range<usize>, row: &mut Row, e: Option<&m
         maxima = [_mm512_max_ps(values[0], maxima[0]), _mm512_max_ps(values[1], maxima[1])];
     }
     let factor = row.raise(_mm512_reduce_max_ps(_mm512_max_ps(maxima[0], maxima[1])));
-    let max = _mm512_set1_ps(row.max);
+    let max = _mm512_set1_ps(row.seen.max);
     let mut sums = [_mm512_setzero_ps(); 2];
     let mut exps = |chunk| {
         let [low, high] = load(chunk);
@@ -316,7 +331,7 @@ fn softmax_row(logits: &[f32], block: &Range<usize>, row: &mut Row, e: Option<&m
             exps(chunk);
         }),
     }
-    row.sum += f64::from(_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])));
+    row.seen.sum += f64::from(_mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])));
     factor
 }
 

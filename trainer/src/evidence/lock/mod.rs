@@ -183,6 +183,18 @@ pub struct Results {
 #[expect(missing_docs, reason = "each field is described in docs/lock.md")]
 pub struct MeshResult {
     pub data: usize,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub tensor: usize,
+}
+
+/// Locks of whole models say nothing of slices.
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 /// One of the first steps, for a check that need not run the whole training.

@@ -59,7 +59,7 @@ fn full() -> Lock {
         eval_loss_after: Some(1e-300),
         adapter_sha256: "v".to_owned(),
         early: vec![EarlyStep { step: 1, loss: 2.5, grad_norm: 0.7, adapter_sha256: "w".to_owned() }],
-        mesh: MeshResult { data: 2 },
+        mesh: MeshResult { data: 2, tensor: 3 },
         files: vec![file("adapter/adapter_model.safetensors")],
     });
     lock.recipe_file = Some(file("../r/recipe.toml"));

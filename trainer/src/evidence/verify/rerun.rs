@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use burn::tensor::Device;
 use seedcorn_adapters::Adapter;
@@ -13,12 +14,16 @@ use crate::evaluate::Evaluation;
 use crate::evidence::lock::{self, EarlyStep, Lock, Results};
 use crate::evidence::outputs::LOCK;
 use crate::log::Verbosity;
-use crate::parallel::Ranks;
+use crate::models::Models;
+use crate::parallel::{Mesh, World};
 use crate::progress::{Observer, Progress, StepRecord};
 use crate::recipe::{Compute, RankCount};
 use crate::run::{self, optimizer, settings};
 use crate::stop::Stop;
 use crate::train::{Run, Settings, train};
+
+/// How much longer than expected a thread may take.
+const SLOWEST: Duration = Duration::from_mins(1);
 
 /// How far another device class may be off, relative to the value in the lock.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,34 +69,43 @@ pub(super) fn first_steps(lock: &Lock, prepared: &Prepared, steps: u64, report: 
     if claimed.is_empty() {
         return report.failed("steps", "the lock holds no step to compare with");
     }
-    match train_again(prepared, claimed.len() as u64) {
+    let tensor = lock.results.as_ref().map_or(1, |results| results.mesh.tensor);
+    match train_again(prepared, tensor, claimed.len() as u64) {
         Ok(found) => compare_steps(lock, &claimed, &found, report),
         Err(error) => report.failed("steps", with_causes(&error)),
     }
 }
 
-fn train_again(prepared: &Prepared, steps: u64) -> anyhow::Result<Vec<EarlyStep>> {
+/// Trains with one rank a slice, as threads: how the model is cut decides bits, and no other number of ranks does.
+fn train_again(prepared: &Prepared, tensor: usize, steps: u64) -> anyhow::Result<Vec<EarlyStep>> {
     // Nothing is written unless a batch breaks the run.
     let scratch = tempfile::tempdir()?;
     let device = Device::flex();
-    let model = prepared.base.load(precision(&prepared.recipe.model), &device)?;
-    let adapter = Adapter::new(prepared.weights.clone(), &device);
-    let mut recorder = Recorder::default();
-    train(Run {
-        ranks: &Ranks::alone(),
-        stop: &Stop::default(),
-        model: &model,
-        optimizer: optimizer(prepared, &adapter),
-        adapter,
-        stream: prepared.order.clone(),
-        eval: &[],
-        schedule: prepared.schedule,
-        checkpoints: None,
-        observer: &mut recorder,
-        progress: Progress::default(),
-        settings: Settings { steps, output: scratch.path().to_owned(), ..settings(prepared) },
+    let precision = precision(&prepared.recipe.model);
+    prepared.base.check(precision, tensor)?;
+    let world = World::Threads { mesh: Mesh { data: 1, tensor }, timeout: SLOWEST };
+    let models = Models::load(&world, &prepared.base, precision, &device)?;
+    let stop = Stop::default();
+    let steps = world.run(|ranks| {
+        let adapter = Adapter::new(prepared.weights.clone(), &device);
+        let mut recorder = Recorder::default();
+        train(Run {
+            ranks,
+            stop: &stop,
+            model: models.of(ranks),
+            optimizer: optimizer(prepared, &adapter),
+            adapter,
+            stream: prepared.order.clone(),
+            eval: &[],
+            schedule: prepared.schedule,
+            checkpoints: None,
+            observer: &mut recorder,
+            progress: Progress::default(),
+            settings: Settings { steps, output: scratch.path().to_owned(), ..settings(prepared) },
+        })?;
+        Ok(recorder.0)
     })?;
-    Ok(recorder.0)
+    Ok(steps)
 }
 
 /// Trains the whole run again in `folder`, and compares its results.
@@ -100,9 +114,14 @@ pub(super) fn whole(lock: &Lock, mut prepared: Prepared, folder: &Path, report: 
     let Some(claimed) = &lock.results else {
         return report.failed(NAME, "the lock has no results to compare with");
     };
+    let tensor = claimed.mesh.tensor;
+    if let Err(error) = prepared.base.check(precision(&prepared.recipe.model), tensor) {
+        return report.failed(NAME, with_causes(&error.into()));
+    }
     folder.clone_into(&mut prepared.recipe.output);
-    // The bits are those of any number of ranks.
+    // The bits are those of any number of ranks that share the data.
     prepared.recipe.parallel.data = RankCount::Exactly(1);
+    prepared.recipe.parallel.tensor = tensor as u64;
     let found = run::run(&prepared, false, Verbosity::Quiet, &Stop::default())
         .and_then(|finished| Ok(Lock::read(&finished.adapter.join(LOCK))?));
     let found = match found.map(|lock| lock.results) {
@@ -158,7 +177,7 @@ fn compare_steps(lock: &Lock, claimed: &[&EarlyStep], found: &[EarlyStep], repor
 fn same_bits(claimed: &Results, found: &Results) -> Vec<String> {
     let strip = |results: &Results| {
         // Ranks share out the work and change no bit; early steps are compared by themselves.
-        let mesh = lock::MeshResult { data: 1 };
+        let mesh = lock::MeshResult { data: 1, ..results.mesh };
         let results = Results { files: Vec::new(), early: Vec::new(), mesh, ..results.clone() };
         toml::to_string(&results).expect("plain values")
     };

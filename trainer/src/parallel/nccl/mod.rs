@@ -27,7 +27,6 @@ pub use self::error::NcclError;
 use self::library::Library;
 use super::header::{HEADER, header, length};
 use super::launch::Launch;
-use super::ranks::expect_bytes;
 use super::rendezvous::{self, Meeting, Place, TOKEN};
 use super::{Call, Collective, ParallelError, Processes};
 use crate::error::{Exit, report_from};
@@ -208,26 +207,28 @@ impl Collective for Nccl {
         self.size
     }
 
-    fn exchange(&self, call: Call, outgoing: &[&[u8]]) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let everyone: Vec<usize> = (0..self.size).collect();
-        self.among(call, &everyone, outgoing)
+    fn exchange_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        self.among(call, members, outgoing)
     }
 
-    /// As NCCL adds: in a ring or a tree, as it sees fit.
-    fn all_reduce(&self, call: Call, values: &mut [f32]) -> Result<(), ParallelError> {
+    /// As NCCL adds, in a ring or a tree as it sees fit, where all ranks do.
+    fn all_reduce_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        values: &mut [f32],
+    ) -> Result<(), ParallelError> {
+        if members.len() != self.size {
+            return self.all_reduce_by_slices(call, members, values);
+        }
+        self.expect_as_many(call, members, values.len())?;
         let now = Instant::now();
         let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
-        // All are at the same call, with as many values, before NCCL adds.
-        let length = (values.len() as u64).to_ne_bytes();
-        for (rank, other) in self.all_gather(call, &length)?.iter().enumerate() {
-            expect_bytes(rank, call.op, call.step, other.len(), length.len())?;
-            if other.as_slice() != length {
-                let (op, step) = (call.op, call.step);
-                let (got, expected) =
-                    ("another number of values".to_owned(), format!("{} values", values.len()));
-                return Err(ParallelError::OutOfStep { rank, op, step, got, expected });
-            }
-        }
         let mut add = |piece: &mut [f32]| {
             self.gpu.upload(0, bytemuck::cast_slice(piece))?;
             self.comm.all_reduce(&self.gpu, piece.len(), deadline, call.patience)?;

@@ -103,6 +103,7 @@ deny = ["LicenseRef-secret"]
 unknown = "warn"
 [parallel]
 data = 2
+tensor = 3
 timeout_seconds = 60
 "#;
 
@@ -301,6 +302,7 @@ fn digest_ignores_where_and_what_is_shown_only() {
         "train.activation=auto",
         "parallel.data=1",
         "parallel.data=auto",
+        "parallel.tensor=2",
         "parallel.timeout_seconds=5",
     ];
     for text in same {
