@@ -241,6 +241,7 @@ pub(crate) fn settings(prepared: &Prepared) -> Settings {
         seed: recipe.train.seed,
         dropout: recipe.adapter.dropout as f32,
         kept_blocks: prepared.memory.kept_blocks,
+        reduction: recipe.parallel.reduction,
         eval_micro_batch: recipe.train.micro_batch as usize,
         eval_every: eval.map_or(0, |eval| eval.every_steps),
         eval_max_samples: eval.and_then(|eval| eval.max_samples).map(|samples| samples as usize),

@@ -3,9 +3,11 @@
 use super::settings::Recipe;
 use sha2::{Digest, Sha256};
 
-/// Tables and keys that change where results go or what is shown, never a bit of the result; but for `parallel.tensor`,
-/// which moves the last bits, and with which a run may still go on.
-const WITHOUT_EFFECT: [&str; 5] = ["output", "log", "checkpoint", "parallel", "policy"];
+/// Tables and keys that change where results go or what is shown, never a bit of the result.
+const WITHOUT_EFFECT: [&str; 4] = ["output", "log", "checkpoint", "policy"];
+/// What decides of `[parallel]`; it is written only where it does. `parallel.tensor` moves the last bits, but a run may still go
+/// on with another.
+const PARALLEL_WITH_EFFECT: &str = "reduction";
 /// The same of `[train]`: what is kept and what is computed again give the same bits.
 const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];
 
@@ -16,7 +18,7 @@ impl Recipe {
     }
 
     /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`,
-    /// `parallel`, `[policy]`, stated licences, `train.activation` and `train.memory_budget`.
+    /// `parallel` (but for `reduction = "fast"`), `[policy]`, stated licences, `train.activation` and `train.memory_budget`.
     pub fn canonical_toml(&self) -> String {
         canonical(self.table())
     }
@@ -41,6 +43,12 @@ fn canonical(mut table: toml::Table) -> String {
 pub(crate) fn keep_what_decides(table: &mut toml::Table) {
     for key in WITHOUT_EFFECT {
         table.remove(key);
+    }
+    if let Some(parallel) = table.get_mut("parallel").and_then(toml::Value::as_table_mut) {
+        parallel.retain(|key, _| key == PARALLEL_WITH_EFFECT);
+        if parallel.is_empty() {
+            table.remove("parallel");
+        }
     }
     if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
         train.retain(|key, _| !TRAIN_WITHOUT_EFFECT.contains(&key));
