@@ -29,7 +29,7 @@ pub use choice::{
     ScheduleKind, TrainOn, Unknown,
 };
 pub(crate) use digest::keep_what_decides;
-pub use digest::{differing_keys, digest_of, sha256_hex};
+pub use digest::{differing_keys, digest_of};
 pub use error::{At, RecipeError};
 pub use file::{
     AdapterFile, CheckpointFile, DataFile, EvalFile, ExportFile, LogFile, ModelFile, OptimizerFile,
