@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! launch      what a launcher's environment says of this process
+//! binding     whether `mpirun` has tied this process to some processors
 //! start       a launcher of our own, for the ranks of one machine
 //! world       the ranks of a run, and how this process plays its own
 //! collective  what ranks do together; one file or folder an engine: single, threads, mpi, nccl
@@ -12,6 +13,7 @@
 //! traffic     bytes between ranks, without any being sent
 //! ```
 
+pub mod binding;
 mod collective;
 mod error;
 #[cfg(any(feature = "mpi", feature = "nccl"))]
