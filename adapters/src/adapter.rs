@@ -173,10 +173,10 @@ impl LoraModule {
     ///
     /// A part with some rows takes all of `A` and those rows of `B`; a part with some columns takes those of `A`, and all of
     /// `B`, and gives an addend of the output.
-    pub fn factors(&self, cut: Option<&Section>, dropout: Option<Dropout>) -> Factors {
+    pub fn factors(&self, part: Option<&Section>, dropout: Option<Dropout>) -> Factors {
         let (mut a, mut b) = (self.a.clone(), self.b.clone());
         let mut dropout = dropout;
-        match cut {
+        match part {
             None => {}
             Some(Section::Rows(rows)) => b = b.narrow(0, rows.start, rows.len()),
             Some(Section::Columns(columns)) => {
@@ -190,8 +190,8 @@ impl LoraModule {
     }
 
     /// Returns them as leaves of a new autodiff graph.
-    pub fn tracked_factors(&self, cut: Option<&Section>, dropout: Option<Dropout>) -> Factors {
-        let Factors { a, b, scale, dropout } = self.factors(cut, dropout);
+    pub fn tracked_factors(&self, part: Option<&Section>, dropout: Option<Dropout>) -> Factors {
+        let Factors { a, b, scale, dropout } = self.factors(part, dropout);
         let leaf = |tensor: Tensor<2>| tensor.autodiff().require_grad();
         Factors { a: leaf(a), b: leaf(b), scale, dropout }
     }

@@ -18,5 +18,5 @@ pub struct Projection {
     /// `[out]`.
     pub bias: Option<Arc<[f32]>>,
     /// Which part of the layer this is; none where it is whole.
-    pub cut: Option<Section>,
+    pub part: Option<Section>,
 }

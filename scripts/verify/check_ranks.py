@@ -2,13 +2,14 @@
 """Train the same recipe on several numbers of ranks and compare the adapters, bit for bit.
 
     check_ranks.py SEEDCORN RECIPE [--set key=value ...] [--threads 1 2 4] [--mpi 2 4]
-                   [--mpirun "mpirun --oversubscribe"] [--work DIR]
+                   [--shard-base] [--mpirun "mpirun --oversubscribe"] [--work DIR]
 
 `--threads` are ranks as threads of one process, `--mpi` ranks as processes under `mpirun`, for which SEEDCORN must be
-built with `--features mpi`. Prints the sha256 of each adapter and the median speed of its steps; exits 1 if one
-differs from the first.
+built with `--features mpi`. `--shard-base` runs several ranks once more with `parallel.shard_base`. Prints the sha256 of
+each adapter, the median speed of its steps and the largest resident memory of a process; exits 1 if one differs from
+the first.
 """
-import argparse, hashlib, json, pathlib, shlex, statistics, subprocess, sys, tempfile
+import argparse, hashlib, json, os, pathlib, shlex, statistics, subprocess, sys, tempfile
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("seedcorn")
@@ -16,6 +17,7 @@ parser.add_argument("recipe")
 parser.add_argument("--set", action="append", default=[])
 parser.add_argument("--threads", type=int, nargs="*", default=[1, 2, 4])
 parser.add_argument("--mpi", type=int, nargs="*", default=[2, 4])
+parser.add_argument("--shard-base", action="store_true")
 parser.add_argument("--mpirun", default="mpirun --oversubscribe")
 parser.add_argument("--work", default=None)
 args = parser.parse_args()
@@ -23,23 +25,31 @@ args = parser.parse_args()
 
 def train(output, launch, overrides):
     flags = [part for override in args.set + overrides for part in ("--set", override)]
-    subprocess.run([*launch, args.seedcorn, "--quiet", "train", args.recipe, *flags], check=True)
+    process = subprocess.Popen([*launch, args.seedcorn, "--quiet", "train", args.recipe, *flags])
+    # The largest of the process and all that it has waited for: under `mpirun` that of any rank.
+    _, status, usage = os.wait4(process.pid, 0)
+    if status != 0:
+        sys.exit(f"{shlex.join(process.args)} ended with {os.waitstatus_to_exitcode(status)}")
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
     losses = [(row.get("loss"), row.get("grad_norm"), row.get("eval_loss")) for row in rows]
     adapter = hashlib.sha256((output / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
-    return adapter, losses, statistics.median(speeds)
+    return adapter, losses, statistics.median(speeds), usage.ru_maxrss * 1024 / 1e6
 
 
 with tempfile.TemporaryDirectory(dir=args.work) as work:
-    runs = [("threads", ranks, [], [f"parallel.data={ranks}"]) for ranks in args.threads]
-    runs += [("mpi", ranks, shlex.split(args.mpirun) + ["-np", str(ranks)], []) for ranks in args.mpi]
+    meshes = [("threads", ranks, [], [f"parallel.data={ranks}"]) for ranks in args.threads]
+    meshes += [("mpi", ranks, shlex.split(args.mpirun) + ["-np", str(ranks)], []) for ranks in args.mpi]
+    runs = [(mesh, False) for mesh in meshes]
+    runs += [(mesh, True) for mesh in meshes if args.shard_base and mesh[1] > 1]
     first, differ = None, 0
-    for engine, ranks, launch, overrides in runs:
-        output = pathlib.Path(work) / f"{engine}-{ranks}"
-        adapter, losses, speed = train(output, launch, [*overrides, f"output={output}"])
+    for (engine, ranks, launch, overrides), shared in runs:
+        output = pathlib.Path(work) / f"{engine}-{ranks}-{shared}"
+        overrides = [*overrides, *(["parallel.shard_base=true"] if shared else []), f"output={output}"]
+        adapter, losses, speed, memory = train(output, launch, overrides)
         first = first or (adapter, losses)
         same = (adapter, losses) == first
         differ += not same
-        print(f"{engine:8} {ranks:3} ranks  {adapter}  {speed:.0f} tokens/s  {'same' if same else 'DIFFERENT'}", flush=True)
+        name = f"{engine:8} {ranks:3} ranks{' shard_base' if shared else '':11}"
+        print(f"{name}  {adapter}  {speed:.0f} tokens/s  {memory:.0f} MB  {'same' if same else 'DIFFERENT'}", flush=True)
     sys.exit(1 if differ else 0)

@@ -17,6 +17,7 @@ mod report;
 mod runs;
 mod sign;
 mod stage;
+mod tensor;
 mod verbs;
 mod verify;
 mod weights;

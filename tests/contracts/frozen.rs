@@ -52,7 +52,7 @@ pub(crate) fn by_hand<'a>(
     Run {
         ranks,
         stop,
-        model,
+        model: model.into(),
         optimizer: Optimizer::new(adamw, 1.0, &adapter),
         adapter,
         stream: Stream::new(prepared.dataset.clone(), prepared.stream.clone()).expect("a stream"),
@@ -87,7 +87,7 @@ fn digest(model: &Decoder) -> Vec<u8> {
         floats(projection.bias.as_deref().unwrap_or_default());
     }
     for projection in model.projections() {
-        match projection.weight.storage() {
+        match &*projection.weight.storage() {
             Storage::F32(_) | Storage::Bf16(_) => {}
             Storage::Int8(int8) => int8.codes.iter().for_each(|code| hash.update(code.to_le_bytes())),
             Storage::Nf4(nf4) => {

@@ -85,7 +85,7 @@ fn every_trained_token_weighs_the_same() {
     let samples = uneven();
     let scratch = Scratch::new("llama", &samples);
     scratch.train("run", &[]).expect("a finished run");
-    let prepared = scratch.prepare("run", &[]).expect("prepared");
+    let prepared = scratch.prepare("again", &[]).expect("prepared");
     let model = prepared.base.load(precision(&prepared.recipe.model), &Device::flex()).expect("loaded");
     let alone: Vec<(f64, f64)> = samples
         .iter()

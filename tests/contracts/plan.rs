@@ -1,17 +1,19 @@
 //! What a plan says beforehand is what a run does: bytes of weights, bytes between ranks, peak memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::process::{Command, Stdio};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use burn::tensor::Device;
 use seedcorn::build::{Prepared, precision};
-use seedcorn::parallel::{Call, Collective, Mesh, ParallelError, Ranks, Traffic};
-use seedcorn::plan::{Memory, Subject};
+use seedcorn::model::{Cut, Decoder, Model, Pass, Slice};
+use seedcorn::parallel::{BatchSize, Call, Collective, Mesh, ParallelError, Ranks, Traffic};
+use seedcorn::plan::{Frozen, Memory, Subject};
 use seedcorn::stop::Stop;
 use seedcorn::train::train;
 use seedcorn_adapters::Adapter;
+use seedcorn_data::MicroBatch;
 use seedcorn_tests::scratch::{Scratch, samples};
 
 use crate::frozen::{Count, by_hand};
@@ -132,20 +134,29 @@ impl Collective for Counted<'_> {
     }
 }
 
-/// Trains on so many ranks and returns what each has sent.
-fn sent(prepared: &Prepared, size: usize) -> Vec<Sent> {
+/// Trains on the ranks of a mesh and returns what each has sent; where they share the weights, each keeps a part.
+fn sent(prepared: &Prepared, mesh: Mesh, parts: bool) -> Vec<Sent> {
     let device = Device::flex();
-    let model = prepared.base.load(precision(&prepared.recipe.model), &device).expect("loaded");
+    let size = mesh.ranks();
+    let load = |rank| {
+        let slice = Slice { index: mesh.tensor_index(rank), of: mesh.tensor };
+        let cut = parts.then(|| Cut { index: mesh.data_index(rank), count: mesh.data });
+        prepared.base.load_part(precision(&prepared.recipe.model), &device, slice, cut).expect("loaded")
+    };
+    let models: Vec<Decoder> = (0..size).map(load).collect();
+    let models = &models;
     let boxes = Mutex::new(vec![vec![VecDeque::new(); size]; size]);
     let hub = Hub { boxes, changed: Condvar::new() };
     let body = &|rank| {
         let counted = Counted { rank, hub: &hub, sent: Mutex::default() };
         let adapter = Adapter::new(prepared.weights.clone(), &device);
         let mut observer = Count::default();
-        let ranks = Ranks::new(&counted, Mesh::of_data(size), Duration::from_mins(1));
+        let ranks = Ranks::new(&counted, mesh, Duration::from_mins(1));
         let stop = Stop::default();
-        let mut run = by_hand(prepared, &model, adapter, &mut observer, (&ranks, &stop));
+        let mut run = by_hand(prepared, &models[rank], adapter, &mut observer, (&ranks, &stop));
+        run.model = Model::new(&models[rank], &ranks);
         run.eval = prepared.dataset.eval();
+        run.settings.kept_blocks = prepared.memory.kept_blocks;
         train(run).expect("trained");
         counted.sent.into_inner().expect("whole")
     };
@@ -170,7 +181,7 @@ fn ranks_send_the_bytes_of_the_plan() {
         let mesh = Mesh::of_data(size);
         let traffic = Traffic::new(mesh, 6, values);
         let mut most = 0;
-        for (rank, counted) in sent(&prepared, size).into_iter().enumerate() {
+        for (rank, counted) in sent(&prepared, mesh, false).into_iter().enumerate() {
             let mut expected = Sent::new();
             let mut add = |op, collective, calls: u64, bytes| {
                 let (made, sent) = expected.entry((op, collective)).or_default();
@@ -190,6 +201,181 @@ fn ranks_send_the_bytes_of_the_plan() {
             assert_eq!(counted, expected, "rank {rank} of {size}");
         }
         assert_eq!(traffic.of_evaluation(batches).map_or(0, |one| one.bytes), most);
+    }
+}
+
+/// The rows of tokens that each rank of a pass asks of the others, and that it is asked for.
+fn rows_asked(batches: &[MicroBatch], size: usize, vocabulary: usize) -> [Vec<u64>; 2] {
+    let mesh = Mesh::of_data(size);
+    let keeper = |row: usize| (0..size).find(|rank| mesh.share(*rank, vocabulary).contains(&row));
+    let (mut asks, mut asked) = (vec![0; size], vec![0; size]);
+    for rank in 0..size {
+        for batch in &batches[mesh.share(rank, batches.len())] {
+            let rows: BTreeSet<u32> = batch.input_ids.iter().copied().collect();
+            for row in rows {
+                let keeper = keeper(row as usize).expect("a row of the table");
+                if keeper != rank {
+                    asks[rank] += 1;
+                    asked[keeper] += 1;
+                }
+            }
+        }
+    }
+    [asks, asked]
+}
+
+#[test]
+fn ranks_that_share_weights_send_the_bytes_of_the_plan() {
+    for (model, more) in [("llama", "model.quantize=nf4"), ("llama-tied", "model.quantize=int8")] {
+        let scratch = Scratch::new(model, &samples(40, 5..30, 44));
+        let more = [more, "train.micro_batch=1", "train.batch_size=6", "data.eval_count=5"];
+        for size in [2, 3] {
+            let ranks = [format!("parallel.data={size}"), "parallel.shard_base=true".to_owned()];
+            let more: Vec<&str> = more.into_iter().chain(ranks.iter().map(String::as_str)).collect();
+            let prepared = scratch.prepare("run", &more).expect("prepared");
+            let subject = Subject::of(&prepared);
+            let parts = subject.parts.as_ref().expect("ranks that share weights");
+            // The fixtures have one range of rows.
+            let vocabulary = subject.spec.vocab_size;
+            assert_eq!(parts.stops(Pass::Forward) as usize, subject.spec.num_layers + 1);
+            let mut passes = Vec::new();
+            let evaluated: Vec<MicroBatch> =
+                prepared.dataset.eval().iter().flat_map(|source| source.batches(1)).collect();
+            passes.extend([(evaluated.clone(), Pass::Forward), (evaluated, Pass::Forward)]);
+            let mut stream = prepared.order.clone();
+            for _ in 0..prepared.steps {
+                passes.push((stream.next_step().expect("a step"), Pass::Training));
+            }
+            let mut most = [0u64; 2];
+            for (rank, counted) in sent(&prepared, Mesh::of_data(size), true).into_iter().enumerate() {
+                let (mut weights, mut rows) = ((0, 0), (0, 0));
+                for (batches, pass) in &passes {
+                    let turns = batches.len().div_ceil(size) as u64;
+                    weights.0 += turns * parts.stops(*pass);
+                    weights.1 += turns * parts.of_pass(rank as u64, *pass);
+                    let [asks, asked] = rows_asked(batches, size, vocabulary);
+                    rows.0 += 2 * turns;
+                    rows.1 += 4 * asks[rank] + parts.row_bytes() * asked[rank];
+                }
+                assert_eq!(counted[&("weights", "all_gather")], weights, "{model}: rank {rank} of {size}");
+                assert_eq!(counted[&("embedding", "exchange")], rows, "{model}: rank {rank} of {size}");
+                most = [most[0].max(weights.1), most[1] + rows.1];
+            }
+            let [step, evaluation] = subject.weights_sent();
+            let planned = |place: usize| prepared.steps * step[place].bytes + 2 * evaluation[place].bytes;
+            assert_eq!(planned(1), most[0]);
+            // Planned for tokens of which none comes twice.
+            assert!(planned(0) * size as u64 >= most[1], "{} planned, {} sent", planned(0), most[1]);
+        }
+    }
+}
+
+#[test]
+fn parts_of_weights_take_the_bytes_of_their_lines() {
+    for model in MODELS {
+        let scratch = Scratch::new(model, &samples(8, 5..30, 45));
+        for more in [["model.compute=f32", "parallel.data=2"], ["model.compute=bf16", "parallel.data=4"]] {
+            let more = [more.as_slice(), &["parallel.shard_base=true", "train.micro_batch=1"]].concat();
+            let prepared = scratch.prepare("run", &more).expect("prepared");
+            let subject = Subject::of(&prepared);
+            let parts = subject.parts.as_ref().expect("ranks that share weights");
+            for index in 0..parts.ranks() {
+                let cut = Some(Cut { index: index as usize, count: parts.ranks() as usize });
+                let precision = precision(&prepared.recipe.model);
+                let decoder =
+                    prepared.base.load_part(precision, &Device::flex(), Slice::WHOLE, cut).expect("loaded");
+                let tables = if parts.tied() { 1 } else { 2 };
+                let planned = parts.own_blocks(index) + tables * parts.own_table(index);
+                assert_eq!(planned, decoder.weight_bytes() as u64, "{model}: part {index}, {more:?}");
+            }
+        }
+    }
+}
+
+/// Bytes and calls of what ranks that hold one model together send each other; and those beside them, of their slices.
+#[test]
+fn slices_send_the_bytes_of_the_plan() {
+    // All samples are as long, and train all but their first token.
+    let ids = |sample: u32| (0..20).map(|at| (sample * 31 + at * 7) % 250).collect::<Vec<u32>>();
+    let samples: Vec<_> =
+        (0..40).map(ids).map(|ids| (ids.clone(), ids.iter().map(|&id| id as i32).collect())).collect();
+    let scratch = Scratch::new("sliced-llama", &samples);
+    let size = BatchSize { tokens: 20, targets: 19 };
+    for (data, tensor, activation) in [(1, 2, "recompute"), (1, 4, "keep"), (2, 2, "recompute")] {
+        let mesh = Mesh { data, tensor };
+        let sets = [
+            format!("parallel.data={data}"),
+            format!("parallel.tensor={tensor}"),
+            format!("train.activation={activation}"),
+        ];
+        let more = ["train.micro_batch=1", "train.batch_size=4", "data.eval_count=4", "model.compute=f32"];
+        let more: Vec<&str> = more.into_iter().chain(sets.iter().map(String::as_str)).collect();
+        let prepared = scratch.prepare("run", &more).expect("prepared");
+        let subject = Subject::of(&prepared);
+        let (model, traffic) = (subject.model_traffic().expect("slices"), subject.traffic());
+        let each = (4 / data) as u64;
+        for (rank, counted) in sent(&prepared, mesh, false).into_iter().enumerate() {
+            let mut expected = BTreeMap::new();
+            let mut add = |one: &seedcorn::parallel::Sent, times: u64| {
+                *expected.entry((one.op, one.collective)).or_default() += one.bytes * times;
+            };
+            let steps = prepared.steps;
+            model.of_micro_batch(mesh, rank, size).iter().for_each(|one| add(one, steps * each));
+            model.of_update(mesh, rank).iter().for_each(|one| add(one, steps));
+            // Before the first step and after the last.
+            model.of_evaluated(mesh, rank, size).iter().for_each(|one| add(one, 2 * each));
+            traffic.of_step(rank).iter().for_each(|one| add(one, steps));
+            traffic.of_checkpoint().iter().for_each(|one| add(one, 1));
+            traffic.of_evaluation(4).iter().for_each(|one| add(one, 2));
+            let bytes: BTreeMap<_, u64> =
+                counted.into_iter().map(|(what, (_, bytes))| (what, bytes)).collect();
+            assert_eq!(bytes, expected, "rank {rank} of {data} x {tensor}");
+        }
+        let planned: u64 = subject.slices_sent()[0].iter().map(|one| one.bytes).sum();
+        let last = mesh.ranks() - 1;
+        let of_batches: u64 = model
+            .of_micro_batch(mesh, last, BatchSize { tokens: 20, targets: 20 })
+            .iter()
+            .map(|one| one.bytes)
+            .sum();
+        let once: u64 = model.of_update(mesh, last).iter().map(|one| one.bytes).sum();
+        assert_eq!(planned, each * of_batches + once);
+    }
+}
+
+#[test]
+fn slices_of_weights_take_the_bytes_of_their_lines() {
+    for (model, tensor) in [("sliced-llama", 4), ("sliced-qwen3", 2), ("llama-tied", 2), ("qwen2", 2)] {
+        let scratch = Scratch::new(model, &samples(8, 5..30, 46));
+        for more in [
+            ["model.quantize=nf4", "model.compute=f32"],
+            ["model.quantize=nf4", "model.double_quant=false"],
+            ["model.quantize=int8", "model.compute=bf16"],
+            ["model.quantize=none", "model.compute=bf16"],
+        ] {
+            if !model.starts_with("sliced") && more[0] == "model.quantize=nf4" {
+                continue; // Its widths are not whole blocks.
+            }
+            let prepared = scratch.prepare("run", &more).expect("prepared");
+            let (base, precision) = (&prepared.base, precision(&prepared.recipe.model));
+            for index in 0..tensor {
+                let slice = Slice { index, of: tensor };
+                let planned = Frozen::new(&base.spec, precision, slice, &|name| base.weights.info(name));
+                let loaded = base.load_part(precision, &Device::flex(), slice, None).expect("loaded");
+                let what = format!("{model}, slice {index}, {more:?}");
+                assert_eq!(
+                    planned.linear + planned.embedding + planned.head,
+                    loaded.weight_bytes() as u64,
+                    "{what}"
+                );
+                let biases =
+                    loaded.projections().filter_map(|one| one.bias.as_ref()).map(|bias| 4 * bias.len());
+                let spec = &base.spec;
+                let heads = if spec.qk_norm { 2 * spec.heads.head_dim * spec.num_layers } else { 0 };
+                let norms = 4 * (spec.hidden_size * (2 * spec.num_layers + 1) + heads);
+                assert_eq!(planned.small, (norms + biases.sum::<usize>()) as u64, "{what}");
+            }
+        }
     }
 }
 

@@ -90,6 +90,66 @@ fn resume_what_others_have_started() {
     }
 }
 
+/// `(model, settings, numbers of ranks)` of runs whose ranks keep a part of the frozen weights each: every storage, tied
+/// and own heads, and blocks that are kept, computed again, or some of each. Micro-batches of a step: 4, 6, 12, 4, 8.
+const PARTS: [(&str, &[&str], &[u64]); 5] = [
+    ("llama", &["adapter.dropout=0.1", "train.activation=keep"], &[2, 4]),
+    ("qwen3", &["train.batch_size=12", "data.packing=true", "model.quantize=nf4"], &[2, 3]),
+    ("mistral-swa", &["train.micro_batch=1", "train.batch_size=12", "model.quantize=int8"], &[4]),
+    ("llama-tied", &["model.quantize=nf4", "model.double_quant=false", "train.activation=recompute"], &[4]),
+    ("wide", &["train.micro_batch=1", "model.compute=bf16", "train.activation=auto"], &[2, 3]),
+];
+
+#[test]
+fn share_the_frozen_weights() {
+    for (model, variant, counts) in PARTS {
+        let scratch = Scratch::new(model, &samples(50, 20..60, 35));
+        let more = with(variant, &["data.eval_count=7", "eval.every_steps=2"]);
+        let more = if model == "wide" { with(&more, &["train.batch_size=6"]) } else { more };
+        scratch.train("one", &more).expect("a finished run");
+        let one = scratch.result("one");
+        for &count in counts {
+            let (output, ranks) = (format!("ranks-{count}"), ranks(count));
+            scratch
+                .train(&output, &with(&more, &[&ranks, "parallel.shard_base=true"]))
+                .expect("a finished run");
+            assert!(scratch.result(&output) == one, "{model} on {count} ranks");
+        }
+    }
+}
+
+/// Ranks with nothing to do still hand out what they keep, and any run goes on where another stopped.
+#[test]
+fn share_the_frozen_weights_of_uneven_steps() {
+    let scratch = Scratch::new("llama", &patchy(30, 5..30, 36));
+    let more = [
+        "train.micro_batch=1",
+        "data.shuffle=false",
+        "adapter.dropout=0.1",
+        "train.steps=6",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep=100",
+        "data.eval_count=3",
+    ];
+    scratch.train("one", &more).expect("a finished run");
+    let (parts, whole) = ("parallel.shard_base=true", "parallel.shard_base=false");
+    for (first, then, [before, after], stop) in
+        [(1, 2, [whole, parts], 2), (4, 8, [parts, parts], 3), (8, 1, [parts, whole], 5)]
+    {
+        let output = format!("from-{first}-to-{then}");
+        scratch.train(&output, &with(&more, &[&ranks(first), before])).expect("a finished run");
+        assert!(scratch.result(&output) == scratch.result("one"), "{first} ranks");
+        // As a kill after the step's checkpoint leaves it.
+        fs_err::remove_dir_all(scratch.path(&output).join("adapter")).expect("removed");
+        for later in stop + 1..=6 {
+            let folder = format!("checkpoints/step-{later:06}");
+            fs_err::remove_dir_all(scratch.path(&output).join(folder)).expect("removed");
+        }
+        scratch.resume(&output, &with(&more, &[&ranks(then), after])).expect("a finished run");
+        assert!(scratch.result(&output) == scratch.result("one"), "from {first} to {then} ranks");
+    }
+}
+
 /// The order of ranks is not that of the tree: other last bits, the same way down.
 #[test]
 fn may_add_in_an_order_of_their_own() {
@@ -118,8 +178,8 @@ fn may_add_in_an_order_of_their_own() {
 fn keep_the_digest_of_the_recipe() {
     let scratch = Scratch::new("llama", &samples(16, 5..30, 34));
     let one = scratch.prepare("one", &[]).expect("prepared").recipe;
-    let two =
-        scratch.prepare("one", &["parallel.data=2", "parallel.timeout_seconds=5"]).expect("prepared").recipe;
+    let more = ["parallel.data=2", "parallel.shard_base=true", "parallel.timeout_seconds=5"];
+    let two = scratch.prepare("one", &more).expect("prepared").recipe;
     assert_eq!(one.digest(), two.digest());
     let tree = scratch.prepare("one", &["parallel.reduction=tree"]).expect("prepared").recipe;
     assert_eq!((one.digest(), one.to_toml()), (tree.digest(), tree.to_toml()));

@@ -76,6 +76,20 @@ fn give_the_same_bits_again_and_beside_any_number_of_data_ranks() {
     assert!(scratch.result("one") != scratch.result("first"), "the model was not cut");
 }
 
+/// Data ranks may share what a slice takes, too.
+#[test]
+fn sharing_the_frozen_weights_of_slices_changes_no_bit() {
+    for (model, more) in [
+        ("sliced-llama", ["model.quantize=nf4", "train.activation=keep", "data.eval_count=3"]),
+        ("sliced-qwen3", ["model.quantize=int8", "adapter.dropout=0.1", "data.eval_count=3"]),
+    ] {
+        let scratch = Scratch::new(model, &samples(24, 5..40, 54));
+        train(&scratch, "each", &more, [2, 2]);
+        train(&scratch, "shared", &[more.as_slice(), &["parallel.shard_base=true"]].concat(), [2, 2]);
+        assert!(scratch.result("shared") == scratch.result("each"), "{model}");
+    }
+}
+
 #[test]
 fn resume_on_another_mesh() {
     let scratch = Scratch::new("sliced-llama", &samples(24, 5..40, 53));

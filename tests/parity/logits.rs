@@ -47,8 +47,7 @@ fn the_comparison_can_fail() {
 #[test]
 fn of_a_bitsandbytes_checkpoint() {
     let model = tiny("llama-bnb-nf4", "config.json", PLAIN);
-    let storages: Vec<&Storage> = model.projections().map(|one| one.weight.storage()).collect();
-    assert_eq!(storages.len(), 14);
-    assert!(storages.iter().all(|storage| matches!(storage, Storage::Nf4(_))));
+    assert_eq!(model.projections().count(), 14);
+    assert!(model.projections().all(|one| matches!(&*one.weight.storage(), Storage::Nf4(_))));
     compare("llama-bnb-nf4", &model, &case("llama-bnb-nf4", 'a'));
 }

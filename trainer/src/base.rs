@@ -8,7 +8,7 @@ use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
 use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
-use crate::model::{ConfigError, Decoder, LoadError, ModelSpec, Precision, Slice, check, load_slice};
+use crate::model::{ConfigError, Cut, Decoder, LoadError, ModelSpec, Precision, Slice, check, load_part};
 use crate::weights::{self, GgufAbout, GgufSource, TensorSource, WeightsError};
 
 /// A base model whose weights have not been read yet.
@@ -168,20 +168,21 @@ impl Base {
     /// # Errors
     /// [`BaseError::Load`]
     pub fn load(&self, precision: Precision, device: &Device) -> Result<Decoder, BaseError> {
-        self.load_slice(precision, Slice::WHOLE, device)
+        self.load_part(precision, device, Slice::WHOLE, None)
     }
 
-    /// Reads the weights of one slice of the model.
+    /// Reads the weights of one slice of the model; where ranks share each matrix of it, this one's part.
     ///
     /// # Errors
     /// [`BaseError::Load`]
-    pub fn load_slice(
+    pub fn load_part(
         &self,
         precision: Precision,
-        slice: Slice,
         device: &Device,
+        slice: Slice,
+        cut: Option<Cut>,
     ) -> Result<Decoder, BaseError> {
-        load_slice(self.spec.clone(), self.weights.as_ref(), precision, slice, device)
+        load_part(self.spec.clone(), self.weights.as_ref(), precision, device, slice, cut)
             .map_err(|source| BaseError::Load { path: self.resolved.root.clone(), source })
     }
 

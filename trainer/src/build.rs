@@ -112,7 +112,7 @@ pub fn prepare(recipe: Recipe, resolver: &Resolver) -> anyhow::Result<Prepared> 
     let schedule = Schedule::new(&recipe.schedule, recipe.optimizer.lr, steps)?;
     let tokens = || dataset.samples().iter().map(seedcorn_data::Sample::tokens);
     let lengths = [tokens().max().unwrap_or(0), tokens().sum()];
-    let frozen = Frozen::of(&base, precision(&recipe.model)).total();
+    let frozen = Frozen::of(&base, precision(&recipe.model), recipe.parallel.tensor as usize).total();
     let available = available_memory_bytes();
     let memory = memory::plan(&recipe, &base.spec, &planned(&weights), lengths, frozen, available)?;
     Ok(Prepared {

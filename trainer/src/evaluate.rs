@@ -3,7 +3,7 @@
 use seedcorn_adapters::Adapter;
 use seedcorn_data::{EvalSource, MicroBatch};
 
-use crate::model::{Decoder, Input};
+use crate::model::{Input, Model, Pass};
 use crate::parallel::{ParallelError, Ranks};
 
 /// Loss of one evaluation source.
@@ -68,7 +68,7 @@ pub struct EvalShape {
 pub fn evaluate(
     ranks: &Ranks,
     step: u64,
-    model: &Decoder,
+    model: Model,
     adapter: Option<&Adapter>,
     sources: &[EvalSource],
     how: EvalShape,
@@ -80,10 +80,12 @@ pub fn evaluate(
     };
     let batches: Vec<Vec<MicroBatch>> = sources.iter().map(trained).collect();
     let all: Vec<&MicroBatch> = batches.iter().flatten().collect();
-    let share = all[ranks.share(all.len())].iter();
-    let pass = model.with(ranks.tensor(step));
-    let own =
-        share.map(|batch| pass.loss_sum(&Input::from(*batch), adapter)).collect::<Result<Vec<_>, _>>()?;
+    let (share, model) = (&all[ranks.share(all.len())], model.at(step));
+    let mut own = Vec::with_capacity(share.len());
+    model.each(share, all.len(), Pass::Forward, |batch| {
+        own.push(model.loss_sum(&Input::from(*batch), adapter)?);
+        Ok(())
+    })?;
     let losses = ranks.gather_numbers("evaluation", step, all.len(), &own)?;
     let mut rest = losses.as_slice();
     let sources = sources.iter().zip(&batches).map(|(source, batches)| {

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use seedcorn_adapters::Adapter;
 
-use crate::model::Pass;
+use crate::model::Model;
 use crate::parallel::ParallelError;
 
 /// How the next token is chosen, and when to stop.
@@ -25,21 +25,21 @@ pub struct Sampling {
 /// Continues `prompt` and hands over each new token as it comes; a stop token ends it and is not handed over.
 ///
 /// # Errors
-/// What the other ranks of a model make of it; none where the model is whole.
+/// [`ParallelError`], where ranks hold the model together.
 pub fn generate(
-    pass: Pass,
+    model: Model,
     adapter: Option<&Adapter>,
     prompt: &[u32],
     sampling: &Sampling,
     mut on_token: impl FnMut(u32),
 ) -> Result<Vec<u32>, ParallelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-    let mut cache = pass.model().cache();
+    let mut cache = model.decoder().cache();
     let mut generated = Vec::new();
     if prompt.is_empty() || sampling.max_new_tokens == 0 {
         return Ok(generated);
     }
-    let mut logits = pass.advance(&mut cache, prompt, adapter)?;
+    let mut logits = model.advance(&mut cache, prompt, adapter)?;
     loop {
         let token = choose(&logits, sampling, &mut rng);
         if sampling.stop.contains(&token) {
@@ -50,7 +50,7 @@ pub fn generate(
         if generated.len() == sampling.max_new_tokens {
             return Ok(generated);
         }
-        logits = pass.advance(&mut cache, &[token], adapter)?;
+        logits = model.advance(&mut cache, &[token], adapter)?;
     }
 }
 

@@ -9,7 +9,7 @@ use seedcorn_kernels::gated_mlp;
 
 use crate::build::precision;
 use crate::error::Explained;
-use crate::model::{ModelSpec, Precision};
+use crate::model::{ModelSpec, Precision, Slice};
 use crate::recipe::{Activation, Recipe};
 
 /// Share of the free memory that is taken without `train.memory_budget`, once the weights are in. The rest is for
@@ -47,6 +47,7 @@ pub fn plan(
     let length = if recipe.data.packing { all.min(recipe.data.max_length as usize) } else { longest };
     let tokens = length.saturating_mul(recipe.train.micro_batch as usize);
     let layers = spec.num_layers;
+    let spec = &widest(spec, recipe);
     let blocks = block_bytes(spec, adapted, tokens, precision, recipe.adapter.dropout > 0.0);
     let bytes = |kept: usize| {
         let (again, kept) = blocks.split_at(layers - kept);
@@ -56,7 +57,12 @@ pub fn plan(
     let budget = match (recipe.train.activation, recipe.train.memory_budget) {
         (Activation::Auto, Some(budget)) => Some(budget),
         (Activation::Auto, None) => {
-            Some(default_budget(frozen, available)? / recipe.parallel.on_this_machine)
+            // Of weights in parts, this machine holds those of its ranks.
+            let here = match recipe.parallel.parts() {
+                1 => frozen,
+                parts => frozen / parts * recipe.parallel.on_this_machine,
+            };
+            Some(default_budget(here, available)? / recipe.parallel.on_this_machine)
         }
         _ => None,
     };
@@ -66,6 +72,12 @@ pub fn plan(
         _ => 0,
     };
     Ok(Plan { kept_blocks, tokens, bytes: bytes(kept_blocks), budget })
+}
+
+/// Returns the widths that one rank computes with.
+pub(crate) fn widest(spec: &ModelSpec, recipe: &Recipe) -> ModelSpec {
+    let of = recipe.parallel.tensor as usize;
+    Slice { index: of - 1, of }.spec(spec)
 }
 
 /// Bytes of one block between the forward and the backward pass.

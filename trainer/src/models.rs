@@ -1,71 +1,69 @@
-//! The frozen model as the ranks of a run hold it: whole and shared by threads, or a slice each.
+//! The frozen model as the ranks of this process hold it.
 
 use burn::tensor::Device;
 
-use crate::base::{Base, BaseError};
-use crate::model::{Decoder, Pass, Precision, Slice};
-use crate::parallel::{Mesh, ParallelError, Ranks, World};
+use crate::base::BaseError;
+use crate::build::{Prepared, precision};
+use crate::model::{Cut, Decoder, Model, Slice};
+use crate::parallel::{Mesh, Ranks, World};
 use crate::train::TrainError;
 
-/// The decoders of the ranks of this process.
+/// A decoder for each rank of this process, or one that they share.
 #[derive(Debug)]
 pub struct Models {
-    mesh: Mesh,
-    /// By the index of their slice, from `first` on.
-    decoders: Vec<Decoder>,
+    /// The first rank of this process.
     first: usize,
+    mesh: Mesh,
+    /// One a rank, in their order, where each keeps parts of its own; otherwise one a slice of the model.
+    decoders: Vec<Decoder>,
+    /// Whether each rank keeps parts of its own.
+    apart: bool,
 }
 
 impl Models {
-    /// Reads the weights that the ranks of this process need, one slice after the other.
+    /// Reads the weights.
     ///
     /// # Errors
     /// [`BaseError::Load`]
-    pub fn load(
-        world: &World,
-        base: &Base,
-        precision: Precision,
-        device: &Device,
-    ) -> Result<Self, BaseError> {
-        let mesh = world.mesh();
-        let slices = match world {
-            World::Threads { .. } => 0..mesh.tensor,
-            World::Processes { engine, .. } => {
-                let own = mesh.tensor_index(engine.rank());
-                own..own + 1
-            }
-        };
-        let first = slices.start;
-        let load = |index| base.load_slice(precision, Slice { index, of: mesh.tensor }, device);
-        Ok(Self { mesh, decoders: slices.map(load).collect::<Result<_, _>>()?, first })
+    pub fn load(prepared: &Prepared, world: &World, device: &Device) -> Result<Self, BaseError> {
+        let (local, mesh) = (world.local_ranks(), world.mesh());
+        let apart = prepared.recipe.parallel.shard_base && mesh.data > 1;
+        let cut = |rank| apart.then(|| Cut { index: mesh.data_index(rank), count: mesh.data });
+        // Ranks with the same slice share it, unless each keeps its own parts of it.
+        let loaded = local.clone().take(if apart { usize::MAX } else { mesh.tensor });
+        let precision = precision(&prepared.recipe.model);
+        let decoders = loaded.map(|rank| {
+            let slice = Slice { index: mesh.tensor_index(rank), of: mesh.tensor };
+            prepared.base.load_part(precision, device, slice, cut(rank))
+        });
+        Ok(Self { first: local.start, mesh, decoders: decoders.collect::<Result<_, _>>()?, apart })
     }
 
-    /// Returns what a rank of this process holds.
+    /// Returns the model of a rank of this process.
     ///
     /// # Panics
     /// When the rank is of another process.
-    pub fn of(&self, ranks: &Ranks) -> &Decoder {
-        &self.decoders[self.mesh.tensor_index(ranks.rank()) - self.first]
+    pub fn of<'a>(&'a self, ranks: &'a Ranks<'a>) -> Model<'a> {
+        let place = ranks.rank() - self.first;
+        let place = if self.apart { place } else { place % self.decoders.len() };
+        Model::new(&self.decoders[place], ranks)
     }
 
-    /// Lets the ranks that hold the first copy of the model compute something together, in the name of step `step`, while
-    /// the others do nothing. Every process makes the call; those without such a rank get nothing.
+    /// Computes with the model outside of training and returns what the first rank of this process gets; nothing where
+    /// another process does it. Every process calls this with the same `body`: ranks that hold a model together compute
+    /// the same.
     ///
     /// # Errors
-    /// [`TrainError::Parallel`]
-    pub fn first_copy<T: Send>(
+    /// What the ranks have in common, or the rank that failed.
+    pub fn ask<T: Send>(
         &self,
         world: &World,
-        step: u64,
-        body: impl Fn(Pass) -> Result<T, ParallelError> + Sync,
+        body: impl Fn(Model) -> Result<T, TrainError> + Sync,
     ) -> Result<Option<T>, TrainError> {
-        if self.mesh.tensor == 1 {
-            // On all threads: no other rank is busy.
-            return Ok(world.leads().then(|| body(self.decoders[0].alone())).transpose()?);
+        match self.decoders.as_slice() {
+            _ if self.apart || self.mesh.tensor > 1 => world.run(|ranks| body(self.of(ranks))).map(Some),
+            [shared, ..] if world.leads() => body(Model::from(shared)).map(Some),
+            _ => Ok(None),
         }
-        world.run(|ranks| {
-            let takes_part = ranks.data_index() == 0;
-            Ok(takes_part.then(|| body(self.of(ranks).with(ranks.tensor(step)))).transpose()?)
-        })
     }
 }

@@ -121,7 +121,7 @@ pub fn run_in(
     }
     // The folder shows no trace of a run until the weights are in: a run that cannot start leaves it free.
     let started = Instant::now();
-    let models = Models::load(world, &prepared.base, precision(&recipe.model), &device)?;
+    let models = Models::load(prepared, world, &device)?;
     let open = |folder| RunLog::open(folder, &progress, prepared.steps, verbosity);
     let mut log = folder.map(open).transpose()?;
     let mut facts = None;
@@ -139,9 +139,9 @@ pub fn run_in(
         }
         facts = Some(FactsFile::open(folder, prepared, progress.step)?);
     }
-    let before = answer(world, &models, prepared, &adapter, progress.step)?;
-    if let Some(facts) = &mut facts {
-        facts.answer(progress.step, before.as_ref())?;
+    let before = answer(prepared, world, &models, &adapter)?;
+    if let Some(file) = &mut facts {
+        file.answer(progress.step, before.as_ref())?;
     }
     world.meet("start")?;
     let mut settings = settings(prepared);
@@ -183,13 +183,17 @@ pub fn run_in(
     if let Some(log) = log.filter(|_| traffic.gradient_bytes > 0) {
         log.shown().detail(&traffic.line());
     }
-    let after = answer(world, &models, prepared, &adapter, progress.step)?;
-    if let Some(facts) = &mut facts {
-        facts.answer(progress.step, after.as_ref())?;
+    let after = answer(prepared, world, &models, &adapter)?;
+    let written =
+        folder.map(|folder| export(prepared, &adapter, &folder.join("adapter"), &device)).transpose()?;
+    let written = read_everywhere(world, &adapter, written)?;
+    let same = same_logits(prepared, world, &models, [&adapter, &written])?;
+    let (Some(folder), Some(mut facts)) = (folder, facts) else { return Ok(None) };
+    facts.answer(progress.step, after.as_ref())?;
+    let path = folder.join("adapter");
+    if !same {
+        return Err(other_logits(&path));
     }
-    let path = folder.map(|folder| folder.join("adapter"));
-    exported(world, &models, prepared, &adapter, path.as_deref())?;
-    let (Some(folder), Some(path)) = (folder, path) else { return Ok(None) };
     let merged = merged(prepared, &adapter, &folder.join("merged"))?;
     lock.results = Some(results(&adapter, folder, &progress, world.mesh())?);
     beside_adapter(&path, &lock, &prepared.base.config)?;
@@ -248,22 +252,17 @@ pub(crate) fn settings(prepared: &Prepared) -> Settings {
 
 /// Lets the model answer the first held-out question, where the recipe wants to see one.
 fn answer(
+    prepared: &Prepared,
     world: &World,
     models: &Models,
-    prepared: &Prepared,
     adapter: &Adapter,
-    step: u64,
 ) -> anyhow::Result<Option<Shown>> {
     let sample = prepared.dataset.eval().first().and_then(|source| source.samples.first());
-    let (Some(sample), Some(tokenizer), true) =
-        (sample, &prepared.base.tokenizer, prepared.recipe.log.sample)
-    else {
-        return Ok(None);
-    };
-    let Some(question) = Question::of(sample, tokenizer)? else { return Ok(None) };
+    let question = sample.filter(|_| prepared.recipe.log.sample).and_then(Question::new);
+    let (Some(question), Some(tokenizer)) = (question, &prepared.base.tokenizer) else { return Ok(None) };
     let stop = prepared.base.stop_ids();
-    let answer = models.first_copy(world, step, |pass| question.answered(pass, adapter, &stop))?;
-    answer.map(|answer| question.shown(&answer, tokenizer)).transpose()
+    let generated = models.ask(world, |model| Ok(question.ask(model, adapter, &stop)?))?;
+    generated.map(|generated| question.shown(&generated, tokenizer)).transpose()
 }
 
 /// Writes the PEFT folder and reads it back.
@@ -289,46 +288,41 @@ fn export(prepared: &Prepared, adapter: &Adapter, path: &Path, device: &Device) 
     Ok(Adapter::new(read?.weights, device))
 }
 
-/// Writes the adapter on the process that leads, and compares the logits that it gives once it was read back with those
-/// of the one in memory, which must agree to the bit.
-fn exported(
-    world: &World,
-    models: &Models,
-    prepared: &Prepared,
-    adapter: &Adapter,
-    path: Option<&Path>,
-) -> anyhow::Result<()> {
-    let device = Device::flex();
-    let mut back = path.map(|path| export(prepared, adapter, path, &device)).transpose()?;
-    // Ranks that hold other slices of the model need what was read, too.
-    if world.mesh().tensor > 1 {
-        let written =
-            || bytemuck::cast_slice(&back.as_ref().map_or_else(Vec::new, Adapter::values).concat()).to_vec();
-        if let Some(values) = world.hand_out("export", written)? {
-            back = Some(with_values(adapter, &values));
-        }
+/// Hands the adapter that was read back to the processes that compute logits with the one that wrote it.
+fn read_everywhere(world: &World, adapter: &Adapter, read: Option<Adapter>) -> anyhow::Result<Adapter> {
+    let values = || match &read {
+        Some(read) if world.mesh().tensor > 1 => bytemuck::cast_slice(&read.values().concat()).to_vec(),
+        _ => Vec::new(),
+    };
+    if let Some(bytes) = world.hand_out("export", values)? {
+        let mut values = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_ne_bytes(*value));
+        let mut other = adapter.clone();
+        let lengths = adapter.lengths().into_iter();
+        other.set_values(lengths.map(|length| values.by_ref().take(length).collect()).collect());
+        return Ok(other);
     }
-    let Some(back) = back else { return Ok(()) };
-    let probe = Input::from(&probe(prepared));
-    let logits =
-        |adapter: &Adapter| models.first_copy(world, 0, |pass| Ok(bits(pass.logits(&probe, Some(adapter))?)));
-    if logits(adapter)? == logits(&back)? {
-        return Ok(());
-    }
-    let path = path.unwrap_or(Path::new("adapter"));
-    Err(Explained::new(format!("the adapter in `{}` reads back with other logits", path.display()))
-        .with_hint("this is a bug or a failing disk; the last checkpoint is intact")
-        .into())
+    Ok(read.unwrap_or_else(|| adapter.clone()))
 }
 
-/// Returns an adapter of the same modules with other values, one after the other.
-fn with_values(adapter: &Adapter, bytes: &[u8]) -> Adapter {
-    let mut values = bytes.as_chunks::<4>().0.iter().map(|value| f32::from_ne_bytes(*value));
-    let mut other = adapter.clone();
-    other.set_values(
-        adapter.lengths().into_iter().map(|length| values.by_ref().take(length).collect()).collect(),
-    );
-    other
+/// Compares the logits of a sample through two adapters, which must agree to the bit.
+fn same_logits(
+    prepared: &Prepared,
+    world: &World,
+    models: &Models,
+    adapters: [&Adapter; 2],
+) -> anyhow::Result<bool> {
+    let probe = Input::from(&probe(prepared));
+    let same = models.ask(world, |model| {
+        let [one, other] = adapters.map(|adapter| model.logits(&probe, Some(adapter)).map(bits));
+        Ok(one? == other?)
+    })?;
+    Ok(same.unwrap_or(true))
+}
+
+fn other_logits(path: &Path) -> anyhow::Error {
+    Explained::new(format!("the adapter in `{}` reads back with other logits", path.display()))
+        .with_hint("this is a bug or a failing disk; the last checkpoint is intact")
+        .into()
 }
 
 /// Merges the adapter into the full weights, where the recipe wants it. What the quantized weights of training

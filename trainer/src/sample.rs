@@ -4,7 +4,7 @@ use seedcorn_adapters::Adapter;
 use seedcorn_data::{IGNORE, Sample, Tokenizer};
 
 use crate::generate::{Sampling, generate};
-use crate::model::Pass;
+use crate::model::Model;
 use crate::parallel::ParallelError;
 
 /// Tokens of a shown answer at most.
@@ -21,35 +21,27 @@ pub struct Shown {
     pub answer: String,
 }
 
-/// A sample that the model is to continue where its trained part begins.
-#[derive(Clone, Debug)]
+/// A held-out sample, cut where its trained part begins.
+#[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     prompt: &'a [u32],
-    text: String,
-    expected: String,
+    expected: &'a [u32],
 }
 
 impl<'a> Question<'a> {
-    /// Takes a sample; nothing if all or none of it is trained.
-    ///
-    /// # Errors
-    /// What the tokenizer reports.
-    pub fn of(sample: &'a Sample, tokenizer: &Tokenizer) -> anyhow::Result<Option<Self>> {
-        let start = sample.labels.iter().position(|&label| label != IGNORE);
-        let Some(start) = start.filter(|&start| start > 0) else { return Ok(None) };
+    /// Cuts a sample; nothing if all or none of it is trained.
+    pub fn new(sample: &'a Sample) -> Option<Self> {
+        let start = sample.labels.iter().position(|&label| label != IGNORE).filter(|&start| start > 0)?;
+        let trained = sample.labels[start..].iter().take_while(|label| **label != IGNORE).count();
         let (prompt, rest) = sample.input_ids.split_at(start);
-        let expected = rest.iter().zip(&sample.labels[start..]).take_while(|(_, label)| **label != IGNORE);
-        let expected: Vec<u32> = expected.map(|(id, _)| *id).collect();
-        let text = last_turn(prompt, tokenizer)?;
-        let expected = tokenizer.decode(&expected, true)?.trim().to_owned();
-        Ok(Some(Self { prompt, text, expected }))
+        Some(Self { prompt, expected: &rest[..trained] })
     }
 
-    /// Lets the model answer, greedy.
+    /// Lets the model continue the prompt, greedily.
     ///
     /// # Errors
-    /// What the other ranks of the model make of it.
-    pub fn answered(&self, pass: Pass, adapter: &Adapter, stop: &[u32]) -> Result<Vec<u32>, ParallelError> {
+    /// [`ParallelError`], where ranks hold the model together: each of them asks.
+    pub fn ask(self, model: Model, adapter: &Adapter, stop: &[u32]) -> Result<Vec<u32>, ParallelError> {
         let sampling = Sampling {
             max_new_tokens: MAX_NEW_TOKENS,
             temperature: 0.0,
@@ -57,19 +49,23 @@ impl<'a> Question<'a> {
             seed: 0,
             stop: stop.to_vec(),
         };
-        generate(pass, Some(adapter), self.prompt, &sampling, |_| {})
+        generate(model, Some(adapter), self.prompt, &sampling, |_| {})
     }
 
-    /// Puts question and answer in words.
+    /// Puts question and answers into words.
     ///
     /// # Errors
     /// What the tokenizer reports.
-    pub fn shown(self, answer: &[u32], tokenizer: &Tokenizer) -> anyhow::Result<Shown> {
-        let mut answered = tokenizer.decode(answer, true)?.trim().to_owned();
-        if answer.len() == MAX_NEW_TOKENS {
-            answered.push_str(" ...");
+    pub fn shown(self, generated: &[u32], tokenizer: &Tokenizer) -> anyhow::Result<Shown> {
+        let mut answer = tokenizer.decode(generated, true)?.trim().to_owned();
+        if generated.len() == MAX_NEW_TOKENS {
+            answer.push_str(" ...");
         }
-        Ok(Shown { question: self.text, expected: self.expected, answer: answered })
+        Ok(Shown {
+            question: last_turn(self.prompt, tokenizer)?,
+            expected: tokenizer.decode(self.expected, true)?.trim().to_owned(),
+            answer,
+        })
     }
 }
 

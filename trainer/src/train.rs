@@ -10,9 +10,9 @@ use seedcorn_data::{EvalSource, MicroBatch, Stream};
 use crate::bad_batch;
 use crate::checkpoint::CheckpointError;
 use crate::evaluate::{EvalShape, Evaluation, evaluate};
-use crate::model::{Decoder, Input};
+use crate::model::{Input, Model, Pass};
 use crate::optimizer::Optimizer;
-use crate::parallel::{Exchanged, ParallelError, Ranks, Sum};
+use crate::parallel::{Exchanged, ParallelError, Ranks, STOP, Sum};
 use crate::progress::{Observer, Progress, StepRecord};
 use crate::recipe::Reduction;
 use crate::schedule::Schedule;
@@ -26,7 +26,7 @@ pub struct Run<'a> {
     /// Whether someone has asked this process to stop.
     pub stop: &'a Stop,
     /// The frozen model.
-    pub model: &'a Decoder,
+    pub model: Model<'a>,
     /// What is trained.
     pub adapter: Adapter,
     /// The update rule and its moments.
@@ -181,7 +181,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         let found = evaluate(ranks, step, model, Some(adapter), eval, how)?;
         Ok::<_, TrainError>((!found.sources.is_empty()).then_some(found))
     };
-    let lengths = model.factor_lengths(&adapter);
+    let lengths = model.decoder().factor_lengths(&adapter);
     let mut first_eval = None;
     if progress.step == 0 {
         first_eval = evaluation(&adapter, 0)?;
@@ -199,15 +199,16 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         // 2. Forward and backward. Losses are sums over tokens, divided once.
         let trained: Vec<_> = micro_batches.iter().filter(|batch| batch.target_tokens() > 0).collect();
         let mut sum = ranks.sum(step, trained.len(), cfg.reduction);
-        let pass = model.with(ranks.tensor(step));
-        for batch in &trained[ranks.share(trained.len())] {
+        let (share, model) = (&trained[ranks.share(trained.len())], model.at(step));
+        model.each(share, trained.len(), Pass::Training, |batch| {
             let dropout = DropoutPlan { probability: cfg.dropout, seed: cfg.seed, micro_batch: batch.index };
             let input = Input::from(*batch);
-            sum.push(pass.loss_and_gradients(&input, &adapter, Some(dropout), cfg.kept_blocks)?);
-        }
+            sum.push(model.loss_and_gradients(&input, &adapter, Some(dropout), cfg.kept_blocks)?);
+            Ok(())
+        })?;
         let Sum { loss, gradients, stop } = sum.finish(&lengths, stop.is_asked())?;
-        let stop = ranks.tensor(step).any("stop", stop)?;
-        let gradients = pass.whole_gradients(&adapter, gradients)?;
+        let stop = ranks.tensor(step).any(STOP, stop)?;
+        let gradients = model.whole_gradients(&adapter, gradients)?;
         let loss = loss / trained_tokens as f64;
         let gradients = mean(gradients, trained_tokens);
         let grad_norm = Optimizer::global_norm(&gradients);

@@ -242,7 +242,8 @@ macro_rules! with_rows {
     ($weight:expr, |$rows:ident| $body:expr) => {{
         let weight: &$crate::frozen::FrozenWeight = $weight;
         let width = weight.shape()[1];
-        match weight.storage() {
+        let stored = weight.storage();
+        match &*stored {
             $crate::frozen::Storage::F32(data) => {
                 let $rows = $crate::amx::rows::F32Rows { data, stride: width, width };
                 $body

@@ -188,7 +188,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 fn rows_of(head: &FrozenWeight, rows: std::ops::Range<usize>) -> FrozenWeight {
     let width = head.shape()[1];
     let values = rows.start * width..rows.end * width;
-    let storage = match head.storage() {
+    let storage = match &*head.storage() {
         Storage::F32(all) => Storage::F32(all[values].to_vec()),
         Storage::Bf16(all) => Storage::Bf16(all[values].to_vec()),
         Storage::Int8(all) => Storage::Int8(int8::Int8 {

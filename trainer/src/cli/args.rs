@@ -201,9 +201,10 @@ pub struct Plan {
     /// The recipe.
     #[command(flatten)]
     pub recipe: Recipe,
-    /// Take so many data ranks, each on a machine of its own
-    #[arg(long, value_name = "data=N", value_parser = parse_mesh)]
-    pub mesh: Option<u64>,
+    /// Take so many ranks, each on a machine of its own: those that share the data, times those
+    /// that share out every layer
+    #[arg(long, value_name = "data=D,tensor=T", value_parser = parse_mesh)]
+    pub mesh: Option<[u64; 2]>,
     /// Memory of a machine, to say whether the run fits
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory: Option<u64>,
@@ -455,12 +456,21 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// Parses `data=N`.
-fn parse_mesh(text: &str) -> Result<u64, String> {
+fn parse_mesh(text: &str) -> Result<[u64; 2], String> {
     const MOST: u64 = 1 << 16;
-    let ranks = text.strip_prefix("data=").and_then(|count| count.parse().ok());
-    ranks
-        .filter(|ranks| (1..=MOST).contains(ranks))
-        .ok_or_else(|| format!("write it like `data=8`, at most {MOST}"))
+    const AXES: [&str; 2] = ["data", "tensor"];
+    let bad = || format!("write it like `data=8` or `data=8,tensor=2`, at most {MOST} ranks");
+    let mut mesh = [None; 2];
+    for part in text.split(',') {
+        let (axis, count) = part.split_once('=').ok_or_else(bad)?;
+        let at = AXES.iter().position(|known| *known == axis).ok_or_else(bad)?;
+        let count: u64 = count.parse().ok().filter(|count| (1..=MOST).contains(count)).ok_or_else(bad)?;
+        if mesh[at].replace(count).is_some() {
+            return Err(bad());
+        }
+    }
+    let [data, tensor] = mesh.map(|count| count.unwrap_or(1));
+    if data * tensor <= MOST { Ok([data, tensor]) } else { Err(bad()) }
 }
 
 fn parse_temperature(text: &str) -> Result<f64, String> {

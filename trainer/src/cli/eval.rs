@@ -12,7 +12,7 @@ use crate::build::file_spec;
 use crate::checkpoint::atomic;
 use crate::evaluate::{EvalShape, Evaluation, evaluate};
 use crate::log::data_line;
-use crate::model::Input;
+use crate::model::{Input, Model};
 use crate::parallel::Ranks;
 
 /// Samples that go through the model at once.
@@ -33,7 +33,8 @@ pub(super) fn run(args: &args::Eval, global: &Global) -> anyhow::Result<()> {
     };
     let dataset = Dataset::load(&[], loaded.base.tokenizer.as_ref(), &options)?;
     let (ranks, how) = (Ranks::alone(), EvalShape { micro_batch: MICRO_BATCH, max_samples: None });
-    let evaluation = evaluate(&ranks, 0, &loaded.decoder, loaded.adapter.as_ref(), dataset.eval(), how)?;
+    let evaluation =
+        evaluate(&ranks, 0, Model::from(&loaded.decoder), loaded.adapter.as_ref(), dataset.eval(), how)?;
     if let Some(path) = &args.logits {
         write_logits(path, &loaded, dataset.eval())?;
     }

@@ -27,7 +27,7 @@ pub(super) fn run(args: &args::Generate, global: &Global) -> anyhow::Result<()> 
     };
     let mut stream = tokenizer.stream(true);
     let mut written: anyhow::Result<()> = Ok(());
-    generate(loaded.decoder.alone(), loaded.adapter.as_ref(), &prompt, &sampling, |id| {
+    generate((&loaded.decoder).into(), loaded.adapter.as_ref(), &prompt, &sampling, |id| {
         if written.is_ok() {
             written = stream.step(id).map_err(anyhow::Error::from).and_then(|text| Ok(print(&text)?));
         }

@@ -13,9 +13,10 @@ pub(super) fn run(args: &args::Plan, global: &Global) -> anyhow::Result<ExitCode
     let mut recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
     match args.mesh {
         // One rank on each machine, so that none shares its memory with others.
-        Some(ranks) => {
-            recipe.parallel.data = RankCount::Exactly(ranks);
-            recipe.settle_ranks(Some(ranks as usize), 1)?;
+        Some([data, tensor]) => {
+            recipe.parallel.data = RankCount::Exactly(data);
+            recipe.parallel.tensor = tensor;
+            recipe.settle_ranks(Some(recipe.parallel.mesh().ranks()), 1)?;
         }
         None => {
             recipe.settle_ranks(None, 1)?;

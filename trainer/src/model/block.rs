@@ -5,6 +5,7 @@
 use burn::tensor::Tensor;
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout, attention};
+use seedcorn_kernels::frozen::FrozenWeight;
 use seedcorn_kernels::gated_act::GatedKind;
 use seedcorn_kernels::gated_mlp::{self, gated_mlp_addend};
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
@@ -52,6 +53,16 @@ pub(super) struct Shared {
 pub(super) type Leaves = Vec<(usize, Part)>;
 
 impl Block {
+    /// Returns the linear layers in the order in which they are applied.
+    pub(super) fn projections(&self) -> impl Iterator<Item = &Projection> {
+        self.qkv.iter().chain([&self.o]).chain(&self.gate_up).chain([&self.down])
+    }
+
+    /// Returns their matrices.
+    pub(super) fn weights(&self) -> impl Iterator<Item = &FrozenWeight> {
+        self.projections().map(|projection| &projection.weight)
+    }
+
     /// The first half: `x + o(attention(norm(x)))`. The addend `x` is no part of the graph: who sends a gradient back
     /// adds it to that of the graph, on all threads.
     pub(super) fn attention_half(

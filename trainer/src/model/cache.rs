@@ -6,9 +6,10 @@ use burn::tensor::{Tensor, TensorData};
 use seedcorn_adapters::Adapter;
 use seedcorn_kernels::attention::{AttentionConfig, attention, attention_decode};
 
-use super::decoder::Decoder;
+use super::decoder::{ACTIVATIONS, Decoder, Model, WHOLE, values};
 use super::input::Adapted;
-use super::pass::{ACTIVATIONS, Pass, Result, values};
+use super::shards::{Pass, Walk};
+use crate::parallel::ParallelError;
 
 /// The keys and values of one sequence, for every block.
 #[derive(Debug)]
@@ -37,10 +38,10 @@ impl Decoder {
         KeyValueCache { layers: vec![LayerCache::default(); self.blocks.len()], tokens: 0 }
     }
 
-    /// As [`Pass::advance`], of a model that is whole.
+    /// As [`Model::advance`], of a decoder that one rank holds.
     ///
     /// # Panics
-    /// When there are no tokens, or this is but a slice.
+    /// When other ranks hold a part, or there are no tokens.
     pub fn advance(
         &self,
         cache: &mut KeyValueCache,
@@ -48,8 +49,7 @@ impl Decoder {
         adapter: Option<&Adapter>,
     ) -> Vec<f32> {
         // On a thread of the pool: from outside, each of some hundred small ops would wait to be woken.
-        let advance = |_: &rayon::Scope| self.alone().advance_here(cache, input_ids, adapter);
-        rayon::scope(advance).expect("a whole model needs no other rank")
+        rayon::scope(|_| Model::from(self).advance_here(cache, input_ids, adapter).expect(WHOLE))
     }
 
     /// Attends after adding the keys and values of `qkv` to the cache: all rows of a new sequence at once, later
@@ -77,46 +77,49 @@ impl Decoder {
     }
 }
 
-impl Pass<'_> {
+impl Model<'_> {
     /// Appends tokens to a sequence and returns the logits after the last one: `[vocab]`.
     ///
     /// # Errors
-    /// What the other ranks of the model make of it.
+    /// [`ParallelError`]
     ///
     /// # Panics
     /// When there are no tokens.
     pub fn advance(
-        &self,
+        self,
         cache: &mut KeyValueCache,
         input_ids: &[u32],
         adapter: Option<&Adapter>,
-    ) -> Result<Vec<f32>> {
-        if self.model.slice.is_part() {
-            return self.advance_here(cache, input_ids, adapter);
+    ) -> Result<Vec<f32>, ParallelError> {
+        if self.decoder.shards.is_none() && !self.decoder.slice.is_part() {
+            return Ok(self.decoder.advance(cache, input_ids, adapter));
         }
-        Ok(self.model.advance(cache, input_ids, adapter))
+        self.advance_here(cache, input_ids, adapter)
     }
 
     fn advance_here(
-        &self,
+        self,
         cache: &mut KeyValueCache,
         input_ids: &[u32],
         adapter: Option<&Adapter>,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Vec<f32>, ParallelError> {
         assert!(!input_ids.is_empty(), "no token to append");
         let adapted = Adapted::evaluated(adapter);
         let start = cache.tokens as u32;
         let positions: Arc<[u32]> = (start..start + input_ids.len() as u32).collect();
-        let shared = &self.model.shared;
-        let mut x = self.embedded(input_ids)?;
-        for (layer, block) in self.model.blocks.iter().enumerate() {
-            let qkv = block.queries_keys_values(x.clone(), &positions, shared, adapted, &mut Vec::new());
-            let heads = self.model.attend(qkv, &mut cache.layers[layer], block.attention);
-            let inner = block.attended(x, heads, adapted, &mut Vec::new());
-            x = self.fed_forward(layer, self.summed(ACTIVATIONS, inner)?, adapted)?;
+        let decoder = self.decoder;
+        let mut walk = Walk::new(self, Pass::Forward)?;
+        let mut x = self.embedded(&walk, input_ids)?;
+        let mut leaves = Vec::new();
+        for (index, (block, layer)) in decoder.blocks.iter().zip(&mut cache.layers).enumerate() {
+            walk.block(index)?;
+            let qkv = block.queries_keys_values(x.clone(), &positions, &decoder.shared, adapted, &mut leaves);
+            let heads = decoder.attend(qkv, layer, block.attention);
+            x = self.summed(ACTIVATIONS, block.attended(x, heads, adapted, &mut leaves))?;
+            x = self.summed(ACTIVATIONS, block.feed_forward_half(x, adapted, &mut leaves))?;
         }
         cache.tokens += input_ids.len();
         let last = x.narrow(0, input_ids.len() - 1, 1);
-        Ok(values(self.head_logits(last)?))
+        Ok(values(self.head_logits(walk, last)?))
     }
 }

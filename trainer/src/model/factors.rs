@@ -6,8 +6,8 @@
 use seedcorn_adapters::Adapter;
 use seedcorn_kernels::section::Section;
 
-use super::decoder::Decoder;
-use super::pass::{Pass, Result};
+use super::decoder::{Decoder, Model};
+use crate::parallel::ParallelError;
 
 /// The gradients of factors, once a step, among the ranks that hold one model.
 pub(crate) const FACTORS: &str = "factors";
@@ -71,11 +71,11 @@ impl Decoder {
             .flat_map(|module| [whole(module.a.dims()), whole(module.b.dims())])
             .collect();
         for projection in self.projections() {
-            let (Some(place), Some(cut)) = (adapter.place(&projection.name), &projection.cut) else {
+            let (Some(place), Some(part)) = (adapter.place(&projection.name), &projection.part) else {
                 continue;
             };
             let rank = adapter.modules()[place].a.dims()[0];
-            match cut {
+            match part {
                 Section::Rows(rows) => factors[2 * place + 1] = Factor::Rows { here: rows.len() * rank },
                 Section::Columns(columns) => {
                     factors[2 * place] = Factor::Columns { rows: rank, here: columns.len() };
@@ -86,26 +86,31 @@ impl Decoder {
     }
 }
 
-impl Pass<'_> {
+impl Model<'_> {
     /// Makes the gradients of the whole adapter from those of this rank's slice, which lie as
     /// [`Decoder::factor_lengths`] says; every rank gets the same.
     ///
     /// # Errors
     /// What the other ranks of the model make of it.
-    pub fn whole_gradients(&self, adapter: &Adapter, own: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        if self.ranks.size() == 1 {
+    pub fn whole_gradients(
+        self,
+        adapter: &Adapter,
+        own: Vec<Vec<f32>>,
+    ) -> Result<Vec<Vec<f32>>, ParallelError> {
+        let ranks = self.tensor();
+        if ranks.size() == 1 {
             return Ok(own);
         }
-        let factors = self.model.factors(adapter);
+        let factors = self.decoder.factors(adapter);
         let (mut shared, mut parts) = (Vec::new(), Vec::new());
         for (factor, values) in factors.iter().zip(own) {
             let list = if factor.is_shared() { &mut shared } else { &mut parts };
             list.extend(values);
         }
-        let shared = self.ranks.sum(FACTORS, shared)?;
+        let shared = ranks.sum(FACTORS, shared)?;
         // Slices are equal, and so are the lengths of what they have.
         let length = parts.len();
-        let slices = self.ranks.gather(FACTORS, &parts, |_| length)?;
+        let slices = ranks.gather(FACTORS, &parts, |_| length)?;
         let (mut of_shared, mut of_parts) = (0, 0);
         let whole = factors.into_iter().map(|factor| {
             let (place, len) =

@@ -63,10 +63,10 @@ impl<'a> Adapted<'a> {
                     let dropout = self.dropout.and_then(|plan| plan.of_module(place));
                     let module = &adapter.modules()[place];
                     if self.tracked {
-                        part.factors = Some(module.tracked_factors(projection.cut.as_ref(), dropout));
+                        part.factors = Some(module.tracked_factors(projection.part.as_ref(), dropout));
                         leaves.push((place, part.clone()));
                     } else {
-                        part.factors = Some(module.factors(projection.cut.as_ref(), dropout));
+                        part.factors = Some(module.factors(projection.part.as_ref(), dropout));
                     }
                 }
                 part

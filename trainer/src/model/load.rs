@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout};
-use seedcorn_kernels::frozen::{Compute, FrozenWeight, Storage};
+use seedcorn_kernels::frozen::{Compute, Form, FrozenWeight, Storage};
 use seedcorn_kernels::nf4::Nf4;
 use seedcorn_kernels::rope::RopeTable;
 use seedcorn_kernels::section::Section;
@@ -15,9 +15,10 @@ use seedcorn_kernels::{int8, nf4};
 use super::block::{Block, Shared};
 use super::decoder::Decoder;
 use super::family::{LayerParam, Linear, Param};
+use super::shards::{Cut, Shards, SharedTable};
 use super::slice::{Slice, SliceError};
 use super::spec::ModelSpec;
-use super::values::{Values, dense_storage};
+use super::values::{Values, dense_rows, dense_storage};
 use crate::recipe::Quantize;
 use crate::weights::{Quantized, TensorSource, WeightsError};
 
@@ -133,28 +134,30 @@ pub fn load(
     precision: Precision,
     device: &Device,
 ) -> Result<Decoder, LoadError> {
-    load_slice(spec, source, precision, Slice::WHOLE, device)
+    load_part(spec, source, precision, device, Slice::WHOLE, None)
 }
 
-/// Builds one slice of it. Of what a checkpoint stores dense only the slice is read, unless scales that hang together
-/// over the whole tensor are made of it; then the whole is in memory for a moment.
-///
-/// # Errors
-/// [`LoadError`]
-pub fn load_slice(
+/// As [`load`], of one slice of a model, and of a decoder that ranks share: this one's part, if there is a cut. Of what a
+/// checkpoint stores dense only the slice is read, unless scales that hang together over the whole tensor are made of
+/// it. No more than one tensor that is not kept is in memory at one time.
+pub fn load_part(
     spec: ModelSpec,
     source: &dyn TensorSource,
     precision: Precision,
-    slice: Slice,
     device: &Device,
+    slice: Slice,
+    cut: Option<Cut>,
 ) -> Result<Decoder, LoadError> {
-    let loader = Loader { spec: &spec, source, precision, slice, device };
-    let embed = loader.table(Param::Embed)?;
+    let loader = Loader { spec: &spec, source, precision, slice, device, cut };
+    let (embed, embed_rows) = loader.table(Param::Embed)?;
     // One tensor after another: threads share the work on each, and what it keeps is allocated by this one,
     // which has memory to reuse from reading the tokenizer.
-    let blocks = (0..spec.num_layers).map(|layer| loader.block(layer)).collect::<Result<_, _>>()?;
+    let blocks = (0..spec.num_layers).map(|layer| loader.block(layer));
+    let (blocks, kept): (Vec<Block>, Vec<Arc<[u8]>>) = blocks.collect::<Result<_, _>>()?;
     let norm = loader.norm(Param::FinalNorm, spec.hidden_size)?;
-    let head = if spec.tie_word_embeddings { embed.clone() } else { loader.table(Param::LmHead)? };
+    let (head, head_rows) =
+        if spec.tie_word_embeddings { (embed.clone(), None) } else { loader.table(Param::LmHead)? };
+    let shards = cut.zip(embed_rows).map(|(cut, embed)| Shards { cut, blocks: kept, embed, head: head_rows });
     let heads = slice.spec(&spec).heads;
     let layout =
         QkvLayout { num_heads: heads.num_heads, num_kv_heads: heads.num_kv_heads, head_dim: heads.head_dim };
@@ -163,7 +166,7 @@ pub fn load_slice(
         attention_scaling: spec.rope.attention_scaling(),
     };
     let shared = Shared { layout, rope };
-    Ok(Decoder { device: device.clone(), slice, embed, blocks, shared, norm, head, spec })
+    Ok(Decoder { device: device.clone(), slice, embed, blocks, shared, norm, head, shards, spec })
 }
 
 struct Loader<'a> {
@@ -172,19 +175,22 @@ struct Loader<'a> {
     precision: Precision,
     slice: Slice,
     device: &'a Device,
+    cut: Option<Cut>,
 }
 
 impl Loader<'_> {
-    fn block(&self, layer: usize) -> Result<Block, LoadError> {
+    /// Loads a block; where ranks share it, this one's part of its matrices.
+    fn block(&self, layer: usize) -> Result<(Block, Arc<[u8]>), LoadError> {
         let of = |param| Param::Layer(layer, param);
-        let linear = |linear| self.linear(layer, linear);
+        let mut kept = Vec::new();
+        let mut linear = |linear| self.linear(layer, linear, &mut kept);
         let (hidden, head_dim) = (self.spec.hidden_size, self.spec.heads.head_dim);
         let qk_norm = if self.spec.qk_norm {
             Some([self.norm(of(LayerParam::QNorm), head_dim)?, self.norm(of(LayerParam::KNorm), head_dim)?])
         } else {
             None
         };
-        Ok(Block {
+        let block = Block {
             attn_norm: self.norm(of(LayerParam::AttnNorm), hidden)?,
             mlp_norm: self.norm(of(LayerParam::MlpNorm), hidden)?,
             qkv: [linear(Linear::Q)?, linear(Linear::K)?, linear(Linear::V)?],
@@ -200,23 +206,24 @@ impl Loader<'_> {
             },
             eps: self.spec.rms_norm_eps,
             residual: self.slice.is_first(),
-        })
+        };
+        Ok((block, kept.into()))
     }
 
-    fn linear(&self, layer: usize, linear: Linear) -> Result<Projection, LoadError> {
+    fn linear(&self, layer: usize, linear: Linear, kept: &mut Vec<u8>) -> Result<Projection, LoadError> {
         let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Weight(linear)));
         let (out, width) = self.spec.linear_shape(linear);
         let shape = [out, width];
-        let cut = self.slice.cut(self.spec, linear);
-        let storage = match (self.source.read_quantized(&name)?, &cut) {
+        let part = self.slice.section(self.spec, linear);
+        let storage = match (self.source.read_quantized(&name)?, &part) {
             (Some(quantized), None) => self.stored(&name, shape, quantized)?,
-            (Some(quantized), Some(cut)) => cut_storage(&name, self.stored(&name, shape, quantized)?, cut)?,
-            (None, cut) => self.packed(&name, shape, cut.as_ref())?,
+            (Some(quantized), Some(part)) => section(&name, self.stored(&name, shape, quantized)?, part)?,
+            (None, part) => self.packed(&name, shape, part.as_ref())?,
         };
         let bias = if self.spec.has_bias(linear) {
             let name = self.spec.tensor_name(Param::Layer(layer, LayerParam::Bias(linear)));
             let whole = self.vector(&name, out)?;
-            match &cut {
+            match &part {
                 None => Some(Arc::from(whole)),
                 Some(Section::Rows(rows)) => Some(Arc::from(&whole[rows.clone()])),
                 Some(Section::Columns(_)) => self.slice.is_first().then(|| Arc::from(whole)),
@@ -224,9 +231,13 @@ impl Loader<'_> {
         } else {
             None
         };
-        let here = cut.as_ref().map_or(shape, |cut| cut.shape(shape));
-        let weight = FrozenWeight::new(storage, here, self.precision.compute);
-        Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias, cut })
+        let here = part.as_ref().map_or(shape, |part| part.shape(shape));
+        let compute = self.precision.compute;
+        let weight = match self.cut {
+            Some(cut) => cut.keep(&storage, here, compute, kept),
+            None => FrozenWeight::new(storage, here, compute),
+        };
+        Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias, part })
     }
 
     /// Takes a weight that the checkpoint holds quantized, as it is.
@@ -244,18 +255,18 @@ impl Loader<'_> {
     }
 
     /// Packs a part of a dense weight as the recipe says, a stretch at a time.
-    fn packed(&self, name: &str, shape: [usize; 2], cut: Option<&Section>) -> Result<Storage, LoadError> {
+    fn packed(&self, name: &str, shape: [usize; 2], part: Option<&Section>) -> Result<Storage, LoadError> {
         let values = self.values(name, &shape)?;
         let Precision { quantize, double_quant, compute } = self.precision;
         // Scales of scales hang together over the whole, and those of int8 over a row.
         let needs_whole = match quantize {
             Quantize::Nf4 => double_quant,
-            Quantize::Int8 => matches!(cut, Some(Section::Columns(_))),
+            Quantize::Int8 => matches!(part, Some(Section::Columns(_))),
             Quantize::None => false,
         };
-        let (read_cut, cut_after) = if needs_whole { (None, cut) } else { (cut, None) };
-        let here = read_cut.map_or(shape, |cut| cut.shape(shape));
-        let read = |start: usize, out: &mut [f32]| values.read_cut(shape, read_cut, start, out);
+        let (read_part, cut_after) = if needs_whole { (None, part) } else { (part, None) };
+        let here = read_part.map_or(shape, |part| part.shape(shape));
+        let read = |start: usize, out: &mut [f32]| values.read_section(shape, read_part, start, out);
         let storage = match quantize {
             Quantize::Nf4 => Storage::Nf4(nf4::quantize_from(here, NF4_BLOCK, double_quant, read)),
             Quantize::Int8 => Storage::Int8(int8::quantize_from(here, read)),
@@ -263,19 +274,19 @@ impl Loader<'_> {
         };
         self.finished(name, &values)?;
         match cut_after {
-            Some(cut) => cut_storage(name, storage, cut),
+            Some(part) => section(name, storage, part),
             None => Ok(storage),
         }
     }
 
-    /// Loads an embedding or a head: never quantized, as in bitsandbytes.
-    fn table(&self, param: Param) -> Result<FrozenWeight, LoadError> {
+    /// Loads an embedding or a head: never quantized, as in bitsandbytes. Where ranks share it, this one's rows.
+    fn table(&self, param: Param) -> Result<(FrozenWeight, Option<SharedTable>), LoadError> {
         let shape = [self.spec.vocab_size, self.spec.hidden_size];
         let rows = self.slice.vocabulary(self.spec);
         let (here, first) = ([rows.len(), shape[1]], rows.start * shape[1]);
         let (name, compute) = (self.spec.tensor_name(param), self.precision.compute);
         // bitsandbytes leaves tables alone unless it is told otherwise.
-        let storage = if let Some(quantized) = self.source.read_quantized(&name)? {
+        if let Some(quantized) = self.source.read_quantized(&name)? {
             let (values, got) = match quantized {
                 Quantized::Nf4(nf4) => (nf4.dequantize(), nf4.shape),
                 Quantized::Int8(int8) => (int8.dequantize(), int8.shape),
@@ -285,16 +296,31 @@ impl Loader<'_> {
                 let file = self.source.info(&name).map(|info| info.file).unwrap_or_default();
                 return Err(LoadError::NotFinite { name, file, index, value: values[index] });
             }
-            let read =
-                |start: usize, out: &mut [f32]| out.copy_from_slice(&values[first + start..][..out.len()]);
-            dense_storage(here, compute, read)
-        } else {
-            let values = self.values(&name, &shape)?;
-            let storage = dense_storage(here, compute, |start, out| values.read(first + start, out));
-            self.finished(&name, &values)?;
-            storage
+            return Ok(self.rows(here, compute, &|start, out: &mut [f32]| {
+                out.copy_from_slice(&values[first + start..][..out.len()]);
+            }));
+        }
+        let values = self.values(&name, &shape)?;
+        let table = self.rows(here, compute, &|start, out: &mut [f32]| values.read(first + start, out));
+        self.finished(&name, &values)?;
+        Ok(table)
+    }
+
+    /// Keeps a table, or this rank's rows of it.
+    fn rows(
+        &self,
+        shape: [usize; 2],
+        compute: Compute,
+        read: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> (FrozenWeight, Option<SharedTable>) {
+        let Some(cut) = self.cut else {
+            return (FrozenWeight::new(dense_storage(shape, compute, read), shape, compute), None);
         };
-        Ok(FrozenWeight::new(storage, here, compute))
+        let width = shape[1];
+        let rows = SharedTable::new(cut, shape, compute, self.spec.block_values() / self.slice.of, |rows| {
+            dense_rows(rows, width, compute, |row, out| read(row * width, out))
+        });
+        (FrozenWeight::away(Form::dense(compute, shape[0] * width), shape, compute), Some(rows))
     }
 
     fn norm(&self, param: Param, width: usize) -> Result<Tensor<1>, LoadError> {
@@ -336,7 +362,7 @@ impl Loader<'_> {
 }
 
 /// Cuts a part out of a quantized weight.
-fn cut_storage(name: &str, whole: Storage, part: &Section) -> Result<Storage, LoadError> {
+fn section(name: &str, whole: Storage, part: &Section) -> Result<Storage, LoadError> {
     match whole {
         Storage::Int8(int8) => Ok(Storage::Int8(int8.cut(part))),
         Storage::Nf4(nf4) if nf4::is_whole_blocks(nf4.shape, nf4.block_size, part) => {

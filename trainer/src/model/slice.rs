@@ -70,7 +70,7 @@ impl Slice {
     }
 
     /// Returns which part of a linear layer this slice has; none where it is whole.
-    pub fn cut(self, spec: &ModelSpec, linear: Linear) -> Option<Section> {
+    pub fn section(self, spec: &ModelSpec, linear: Linear) -> Option<Section> {
         let (out, width) = spec.linear_shape(linear);
         self.is_part().then(|| match linear {
             Linear::Q | Linear::K | Linear::V | Linear::Gate | Linear::Up => {
@@ -125,8 +125,8 @@ fn faults(spec: &ModelSpec, of: usize, nf4: bool) -> Vec<String> {
     }
     let broken = LINEARS.into_iter().find_map(|linear| {
         let (out, width) = spec.linear_shape(linear);
-        let whole = |index| match (Slice { index, of }).cut(spec, linear) {
-            Some(cut) => nf4::is_whole_blocks([out, width], NF4_BLOCK, &cut),
+        let whole = |index| match (Slice { index, of }).section(spec, linear) {
+            Some(part) => nf4::is_whole_blocks([out, width], NF4_BLOCK, &part),
             None => true,
         };
         (!(0..of).all(whole)).then_some((linear, width))
@@ -161,17 +161,17 @@ mod tests {
         let spec = smollm2();
         check(&spec, 3, true).expect("three key heads");
         let slice = |index| Slice { index, of: 3 };
-        assert_eq!(slice(1).cut(&spec, Linear::Q), Some(Section::Rows(192..384)));
-        assert_eq!(slice(2).cut(&spec, Linear::K), Some(Section::Rows(128..192)));
-        assert_eq!(slice(1).cut(&spec, Linear::O), Some(Section::Columns(192..384)));
-        assert_eq!(slice(2).cut(&spec, Linear::Down), Some(Section::Columns(1024..1536)));
+        assert_eq!(slice(1).section(&spec, Linear::Q), Some(Section::Rows(192..384)));
+        assert_eq!(slice(2).section(&spec, Linear::K), Some(Section::Rows(128..192)));
+        assert_eq!(slice(1).section(&spec, Linear::O), Some(Section::Columns(192..384)));
+        assert_eq!(slice(2).section(&spec, Linear::Down), Some(Section::Columns(1024..1536)));
         assert_eq!(slice(0).vocabulary(&spec), 0..16384);
-        assert_eq!(Slice::WHOLE.cut(&spec, Linear::Q), None);
+        assert_eq!(Slice::WHOLE.section(&spec, Linear::Q), None);
         let part = slice(1).spec(&spec);
         for linear in LINEARS {
             let (out, width) = spec.linear_shape(linear);
-            let cut = slice(1).cut(&spec, linear).expect("a part").shape([out, width]);
-            assert_eq!(cut, <[usize; 2]>::from(part.linear_shape(linear)), "{linear:?}");
+            let of_slice = slice(1).section(&spec, linear).expect("a part").shape([out, width]);
+            assert_eq!(of_slice, <[usize; 2]>::from(part.linear_shape(linear)), "{linear:?}");
         }
     }
 

@@ -222,6 +222,16 @@ impl ModelSpec {
         }
     }
 
+    /// Returns the values of a block's linear layers.
+    #[must_use]
+    pub fn block_values(&self) -> usize {
+        let values = LINEARS.map(|linear| {
+            let (rows, columns) = self.linear_shape(linear);
+            rows.saturating_mul(columns)
+        });
+        values.into_iter().fold(0, usize::saturating_add)
+    }
+
     /// Tells whether a block's linear layer has a bias.
     #[must_use]
     pub fn has_bias(&self, linear: Linear) -> bool {

@@ -1,5 +1,6 @@
 //! The values of one tensor on their way from a file into the storage that a model keeps.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,8 +39,14 @@ impl<'a> Values<'a> {
 
     /// Decodes a stretch of a part of a matrix of `shape`, as if the part were all there is. `start` and the length are as
     /// those of [`Plain::read`], or whole rows of the part.
-    pub(super) fn read_cut(&self, shape: [usize; 2], cut: Option<&Section>, start: usize, out: &mut [f32]) {
-        let columns = match cut {
+    pub(super) fn read_section(
+        &self,
+        shape: [usize; 2],
+        part: Option<&Section>,
+        start: usize,
+        out: &mut [f32],
+    ) {
+        let columns = match part {
             None => return self.read(start, out),
             Some(Section::Rows(rows)) => return self.read(rows.start * shape[1] + start, out),
             Some(Section::Columns(columns)) => columns,
@@ -48,14 +55,14 @@ impl<'a> Values<'a> {
         let (mut at, mut rest) = (start, out);
         while !rest.is_empty() {
             let (row, first) = (at / columns.len(), columns.start + at % columns.len());
-            let (part, tail) = rest.split_at_mut(rest.len().min(columns.end - first));
+            let (now, tail) = rest.split_at_mut(rest.len().min(columns.end - first));
             // A row begins with a block and ends with one; within it, blocks are not to be cut.
             let from = first / STRETCH_UNIT * STRETCH_UNIT;
-            let to = (first + part.len()).next_multiple_of(STRETCH_UNIT).min(shape[1]);
+            let to = (first + now.len()).next_multiple_of(STRETCH_UNIT).min(shape[1]);
             wider.resize(to - from, 0.0);
             self.read(row * shape[1] + from, &mut wider);
-            part.copy_from_slice(&wider[first - from..][..part.len()]);
-            at += part.len();
+            now.copy_from_slice(&wider[first - from..][..now.len()]);
+            at += now.len();
             rest = tail;
         }
     }
@@ -110,6 +117,36 @@ pub(super) fn dense_storage(
                     let stretch = &mut stretch[..out.len()];
                     read(task * TASK_VALUES, stretch);
                     out.iter_mut().zip(stretch).for_each(|(out, value)| *out = narrow(*value));
+                },
+            );
+            Storage::Bf16(values)
+        }
+    }
+}
+
+/// As [`dense_storage`], of some rows, which `read(row, out)` gives one at a time.
+pub(super) fn dense_rows(
+    rows: Range<usize>,
+    width: usize,
+    compute: Compute,
+    read: impl Fn(usize, &mut [f32]) + Sync,
+) -> Storage {
+    let len = rows.len() * width;
+    match compute {
+        Compute::F32 => {
+            let mut values = vec![0.0; len];
+            let all = values.par_chunks_mut(width.max(1)).zip(rows).with_min_len(64);
+            all.for_each(|(out, row)| read(row, out));
+            Storage::F32(values)
+        }
+        Compute::Bf16 => {
+            let mut values = vec![bf16::ZERO; len];
+            let all = values.par_chunks_mut(width.max(1)).zip(rows).with_min_len(64);
+            all.for_each_init(
+                || vec![0.0; width],
+                |values, (out, row)| {
+                    read(row, values);
+                    out.iter_mut().zip(values).for_each(|(out, value)| *out = narrow(*value));
                 },
             );
             Storage::Bf16(values)

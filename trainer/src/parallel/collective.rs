@@ -1,7 +1,9 @@
 //! What ranks do together. Engines say how messages travel; everything else is made of that.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::gather::{Gathered, Pending};
 use super::ranks::expect_bytes;
 use super::sum::floats;
 use super::{ParallelError, part};
@@ -68,6 +70,23 @@ pub trait Collective: std::fmt::Debug {
     fn all_gather(&self, call: Call, own: &[u8]) -> Result<Vec<Vec<u8>>, ParallelError> {
         let everyone: Vec<usize> = (0..self.size()).collect();
         self.all_gather_among(call, &everyone, own)
+    }
+
+    /// Begins to send the same to every one of `members` and to take what each sends, of which the lengths are known.
+    /// Members begin the same gatherings in the same order, and wait for them in that order; other calls may come between.
+    /// An engine that moves nothing while its rank computes does it all at once.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    fn start_gather<'a>(
+        &'a self,
+        call: Call,
+        members: &[usize],
+        own: Arc<[u8]>,
+        lengths: &[usize],
+    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
+        debug_assert_eq!(members.len(), lengths.len());
+        Ok(Box::new(Gathered(self.all_gather_among(call, members, &own)?)))
     }
 
     /// Adds up what members have, in an order of the engine's own; every one of them gets the same sum.

@@ -54,7 +54,9 @@ impl Mesh {
 
 /// Returns part `index` of `items` that are cut into `parts` contiguous parts, which differ by one item at most.
 pub fn part(index: usize, parts: usize, items: usize) -> Range<usize> {
-    index * items / parts..(index + 1) * items / parts
+    // A plan asks for sizes that no machine has.
+    let end = |index: usize| (index as u128 * items as u128 / parts as u128) as usize;
+    end(index)..end(index + 1)
 }
 
 #[cfg(test)]

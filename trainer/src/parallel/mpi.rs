@@ -5,23 +5,25 @@
 //! from here: buffers that MPI still writes to cannot be given back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mpi::Threading;
 use mpi::collective::SystemOperation;
 use mpi::environment::{self, Universe};
-use mpi::request::{self, LocalScope, Request};
+use mpi::request::{self, LocalScope, Request, Scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Source};
 
 use super::header::{HEADER, header, length};
 use super::launch::Launch;
-use super::{Call, Collective, ParallelError, Processes};
+use super::mpi_gather::UnderWay;
+use super::{Call, Collective, ParallelError, Pending, Processes};
 use crate::error::{Exit, report_from};
 
 /// Bytes of one MPI message at most; its count is a 32-bit number.
-const PIECE: usize = 1 << 30;
+pub(super) const PIECE: usize = 1 << 30;
 /// Values that are added at one time at most, for the same reason.
 const ADDED: usize = PIECE / 4;
 /// Polls without a pause, while all ranks are known to be there.
@@ -98,7 +100,13 @@ impl Mpi {
     }
 
     /// Polls until all requests are done. Ends the job when that takes too long.
-    fn finish(&self, call: Call, deadline: Instant, busy: Duration, mut waiting: Waiting) {
+    pub(super) fn finish<'a, S: Scope<'a>>(
+        &self,
+        call: Call,
+        deadline: Instant,
+        busy: Duration,
+        mut waiting: Vec<(usize, Request<'a, [u8], S>)>,
+    ) {
         let started = Instant::now();
         let mut pause = Duration::from_micros(10);
         loop {
@@ -153,6 +161,16 @@ impl Collective for Mpi {
         }
         self.transfer(call, members, deadline, BUSY, &mut incoming, outgoing);
         Ok(incoming)
+    }
+
+    fn start_gather<'a>(
+        &'a self,
+        _: Call,
+        members: &[usize],
+        own: Arc<[u8]>,
+        lengths: &[usize],
+    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
+        Ok(Box::new(UnderWay::new(self, &self.world, (self.rank, members), own, lengths)))
     }
 
     /// As MPI adds, in a tree or a ring as it sees fit, where all ranks do.

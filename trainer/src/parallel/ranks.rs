@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Call, Collective, Mesh, ParallelError, Single, SumOverRanks};
+use super::{Bytes, Call, Collective, Gathering, Mesh, ParallelError, Single, SumOverRanks};
 use crate::recipe::Reduction;
 
 /// A rank waits for the slowest so many times as long as it has itself computed between two calls, on top of the
@@ -13,8 +14,12 @@ const SLOWER: u32 = 4;
 /// How long ranks wait where they do different things on purpose: reading weights, answering, exporting.
 const LONG: Duration = Duration::from_hours(24);
 
-/// The call that moves most bytes.
+/// The call that adds up what was computed.
 pub(super) const GRADIENTS: &str = "gradients";
+/// The call for weights that are about to be used.
+pub(crate) const WEIGHTS: &str = "weights";
+/// The calls for the rows of tokens.
+pub(crate) const EMBEDDING: &str = "embedding";
 
 /// The ranks of a run, seen from one of them.
 #[derive(Debug)]
@@ -37,6 +42,10 @@ pub struct Exchanged {
     pub gradient_bytes: u64,
     /// Time in which gradients were exchanged and added. All ranks are there when it begins.
     pub gradient_time: Duration,
+    /// Bytes of frozen weights.
+    pub weight_bytes: u64,
+    /// Time in which this rank has waited for frozen weights.
+    pub weight_time: Duration,
     /// Time of all other calls, most of it waiting for slower ranks.
     pub other_time: Duration,
 }
@@ -53,8 +62,17 @@ struct Pace {
 impl Exchanged {
     /// Describes it in a line.
     pub fn line(&self) -> String {
+        let weights = match self.weight_bytes {
+            0 => String::new(),
+            bytes => format!(
+                " and {:.1} MB of weights; waiting for those of others took {:.2} s",
+                bytes as f64 / 1e6,
+                self.weight_time.as_secs_f64()
+            ),
+        };
         format!(
-            "rank 0 sent {:.1} MB of gradients; exchanging them took {:.2} s, other calls and waiting {:.2} s",
+            "rank 0 sent {:.1} MB of gradients{weights}; exchanging gradients took {:.2} s, other calls and waiting \
+             {:.2} s",
             self.gradient_bytes as f64 / 1e6,
             self.gradient_time.as_secs_f64(),
             self.other_time.as_secs_f64()
@@ -186,6 +204,51 @@ impl<'a> Ranks<'a> {
         Ok(all.into_iter().next().expect("rank 0 is there"))
     }
 
+    /// Begins to gather the parts of weights that each rank keeps, whose lengths are known.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub(crate) fn start_gather(
+        &self,
+        op: &'static str,
+        step: u64,
+        own: Arc<[u8]>,
+        lengths: Vec<usize>,
+    ) -> Result<Gathering<'_>, ParallelError> {
+        let mut traffic = self.traffic.get();
+        traffic.weight_bytes += (own.len() * (lengths.len() - 1)) as u64;
+        self.traffic.set(traffic);
+        let members = self.data_group.clone();
+        let pending =
+            self.calling(op, step, None, |call| self.collective.start_gather(call, &members, own, &lengths))?;
+        Ok(Gathering { op, step, members, lengths, pending })
+    }
+
+    /// Waits for what was begun first.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub(crate) fn finish_gather(&self, gathering: Gathering) -> Result<Vec<Bytes>, ParallelError> {
+        self.calling(gathering.op, gathering.step, None, |call| gathering.wait(call))
+    }
+
+    /// Sends something to each rank that keeps parts of the same weights.
+    ///
+    /// # Errors
+    /// [`ParallelError`]
+    pub(crate) fn exchange_parts(
+        &self,
+        op: &'static str,
+        step: u64,
+        outgoing: &[&[u8]],
+    ) -> Result<Vec<Vec<u8>>, ParallelError> {
+        let to_others = outgoing.iter().enumerate().filter(|(index, _)| *index != self.data_index());
+        let mut traffic = self.traffic.get();
+        traffic.weight_bytes += to_others.map(|(_, content)| content.len() as u64).sum::<u64>();
+        self.traffic.set(traffic);
+        self.calling(op, step, None, |call| self.collective.exchange_among(call, &self.data_group, outgoing))
+    }
+
     /// Returns the last call and its step.
     pub(super) fn last_call(&self) -> (&'static str, u64) {
         let Pace { op, step, .. } = self.pace.get();
@@ -198,7 +261,7 @@ impl<'a> Ranks<'a> {
     }
 
     /// Returns the rank that has a share of the data and the same slices as this one.
-    pub(super) fn rank_of_share(&self, data_index: usize) -> usize {
+    pub(crate) fn rank_of_share(&self, data_index: usize) -> usize {
         self.data_group[data_index]
     }
 
@@ -270,8 +333,12 @@ impl<'a> Ranks<'a> {
         let started = Instant::now();
         let result = make(Call { op, step, patience });
         let mut traffic = self.traffic.get();
-        *(if op == GRADIENTS { &mut traffic.gradient_time } else { &mut traffic.other_time }) +=
-            started.elapsed();
+        let time = match op {
+            GRADIENTS => &mut traffic.gradient_time,
+            WEIGHTS | EMBEDDING => &mut traffic.weight_time,
+            _ => &mut traffic.other_time,
+        };
+        *time += started.elapsed();
         self.traffic.set(traffic);
         self.pace.set(Pace { last_call: Instant::now(), longest, op, step });
         result
@@ -285,7 +352,7 @@ pub(super) fn numbers(bytes: &[u8]) -> impl Iterator<Item = f64> + '_ {
 }
 
 /// Checks the size of what a rank sent: another program or recipe there must not be taken for numbers.
-pub(super) fn expect_bytes(
+pub(crate) fn expect_bytes(
     rank: usize,
     op: &'static str,
     step: u64,

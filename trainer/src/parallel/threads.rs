@@ -7,10 +7,10 @@ use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Call, Collective, ParallelError};
+use super::{Bytes, Call, Collective, ParallelError, Pending};
 
 /// How long the other ranks have to notice that one has failed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -24,10 +24,15 @@ struct Hub {
     changed: Condvar,
 }
 
+/// Messages from each rank (outer) to each rank (inner).
+type Boxes<T> = Vec<Vec<VecDeque<Message<T>>>>;
+
 #[derive(Debug)]
 struct State {
     /// What was sent from each rank (outer) to each rank (inner) and has not been taken.
-    boxes: Vec<Vec<VecDeque<Message>>>,
+    boxes: Boxes<Vec<u8>>,
+    /// The same of gatherings that go on between other calls.
+    gathered: Boxes<Arc<[u8]>>,
     /// The last call of each rank.
     calls: Vec<(&'static str, u64)>,
     /// The rank that failed first, and how.
@@ -35,10 +40,17 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Message {
+struct Message<T> {
     op: &'static str,
     step: u64,
-    content: Vec<u8>,
+    content: T,
+}
+
+/// A gathering: everything was sent when it began.
+#[derive(Debug)]
+struct Begun<'a> {
+    thread: &'a Thread<'a>,
+    members: Vec<usize>,
 }
 
 /// One rank's side.
@@ -52,7 +64,8 @@ struct Thread<'a> {
 impl Hub {
     fn new(size: usize) -> Self {
         let boxes = (0..size).map(|_| (0..size).map(|_| VecDeque::new()).collect()).collect();
-        let state = State { boxes, calls: vec![("start", 0); size], failed: None };
+        let gathered = (0..size).map(|_| (0..size).map(|_| VecDeque::new()).collect()).collect();
+        let state = State { boxes, gathered, calls: vec![("start", 0); size], failed: None };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -82,8 +95,8 @@ impl Collective for Thread<'_> {
         members: &[usize],
         outgoing: &[&[u8]],
     ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let Call { op, step, patience } = call;
-        let messages: Vec<Message> =
+        let Call { op, step, .. } = call;
+        let messages: Vec<Message<Vec<u8>>> =
             outgoing.iter().map(|content| Message { op, step, content: content.to_vec() }).collect();
         let mut state = self.hub.lock();
         state.calls[self.rank] = (op, step);
@@ -92,10 +105,50 @@ impl Collective for Thread<'_> {
         }
         self.hub.changed.notify_all();
 
+        self.receive(state, call, members, |state, from| state.boxes[from][self.rank].pop_front())
+    }
+
+    fn start_gather<'a>(
+        &'a self,
+        call: Call,
+        members: &[usize],
+        own: Arc<[u8]>,
+        _: &[usize],
+    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
+        let Call { op, step, .. } = call;
+        let mut state = self.hub.lock();
+        state.calls[self.rank] = (op, step);
+        for to in members {
+            state.gathered[self.rank][*to].push_back(Message { op, step, content: own.clone() });
+        }
+        self.hub.changed.notify_all();
+        Ok(Box::new(Begun { thread: self, members: members.to_vec() }))
+    }
+}
+
+impl Pending for Begun<'_> {
+    fn wait(self: Box<Self>, call: Call) -> Result<Vec<Bytes>, ParallelError> {
+        let Self { thread, members } = *self;
+        let state = thread.hub.lock();
+        let next = |state: &mut State, from: usize| state.gathered[from][thread.rank].pop_front();
+        Ok(thread.receive(state, call, &members, next)?.into_iter().map(Bytes::Shared).collect())
+    }
+}
+
+impl Thread<'_> {
+    /// Waits for a message of every one of `members`; `next` takes the first from a rank, if it is there.
+    fn receive<T>(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        call: Call,
+        members: &[usize],
+        next: impl Fn(&mut State, usize) -> Option<Message<T>>,
+    ) -> Result<Vec<T>, ParallelError> {
+        let Call { op, step, patience } = call;
         let deadline = Instant::now().checked_add(patience);
         let mut incoming = Vec::with_capacity(members.len());
         while let Some(&from) = members.get(incoming.len()) {
-            if let Some(message) = state.boxes[from][self.rank].pop_front() {
+            if let Some(message) = next(&mut state, from) {
                 if (message.op, message.step) != (op, step) {
                     let shown = |op: &str, step: u64| format!("`{op}` of step {step}");
                     let (got, expected) = (shown(message.op, message.step), shown(op, step));

@@ -1,14 +1,14 @@
 //! Bytes between ranks, from the sizes of a step alone.
 //!
-//! Counted are payloads that a rank sends to others; what it keeps for itself does not travel. With `n` ranks, `L` trained
-//! values and `p` parts of the tree in a rank's share (see [`super::reduce`]):
+//! Counted are payloads that a rank sends to others; what it keeps for itself does not travel. With `n` ranks that share
+//! the data, `m` in all, `L` trained values of a rank and `p` parts of the tree in its share (see [`super::reduce`]):
 //!
 //! ```text
 //! loss         all_gather   (n - 1) (1 + 8 p)         one byte says whether to stop
 //! gradients    exchange     4 p (L - L / n)           each rank gets its slice of every part
 //! gradients    exchange     4 (n - 1) (L / n)         the finished slices
 //! gradients    all_reduce   4 (L - L / n) + 4 (n - 1) (L / n)    instead of both, with `parallel.reduction = "fast"`
-//! compare      all_gather   32 (n - 1)                a hash, before a checkpoint and at the end
+//! compare      all_gather   32 (m - 1)                a hash, before a checkpoint and at the end
 //! evaluation   all_gather   8 (n - 1) (batches / n)   losses
 //! ```
 
@@ -38,13 +38,13 @@ pub struct Traffic {
     mesh: Mesh,
     /// Micro-batches of a step that train something.
     items: usize,
-    /// Trained values.
+    /// Trained values that a rank has gradients of.
     length: usize,
     reduction: Reduction,
 }
 
 impl Traffic {
-    /// Takes the micro-batches of a step and the trained values.
+    /// Takes the micro-batches of a step and the trained values that a rank has gradients of.
     pub fn new(mesh: Mesh, items: usize, length: usize) -> Self {
         Self { mesh, items, length, reduction: Reduction::Tree }
     }
@@ -55,14 +55,16 @@ impl Traffic {
         Self { reduction, ..self }
     }
 
-    /// Returns what a rank sends in a step, in the order of its calls; nothing on a single rank.
+    /// Returns what a rank sends to those with other shares of the data in a step, in the order of its calls; nothing where
+    /// there is one share.
     pub fn of_step(&self, rank: usize) -> Vec<Sent> {
         let others = self.others();
         if others == 0 {
             return Vec::new();
         }
-        let parts = parts(self.items, &self.mesh.share(rank, self.items)).len() as u64;
-        let (all, own) = (self.length as u64, self.mesh.share(rank, self.length).len() as u64);
+        let index = self.mesh.data_index(rank);
+        let parts = parts(self.items, &self.mesh.share(index, self.items)).len() as u64;
+        let (all, own) = (self.length as u64, self.mesh.share(index, self.length).len() as u64);
         let loss = Sent { op: "loss", collective: "all_gather", bytes: others * (1 + 8 * parts) };
         if self.reduction == Reduction::Fast {
             let bytes = 4 * (all - own) + 4 * others * own;
@@ -83,40 +85,41 @@ impl Traffic {
 
     /// Returns what a rank sends before each checkpoint.
     pub fn of_checkpoint(&self) -> Option<Sent> {
-        let others = self.others();
+        let others = self.mesh.ranks() as u64 - 1;
         (others > 0).then(|| Sent { op: "compare", collective: "all_gather", bytes: DIGEST * others })
     }
 
-    /// Returns what a rank sends in an evaluation of so many batches, at most.
+    /// Returns what a rank sends to those with other shares in an evaluation of so many batches, at most.
     pub fn of_evaluation(&self, batches: usize) -> Option<Sent> {
         let others = self.others();
-        let largest = batches.div_ceil(self.mesh.ranks()) as u64;
+        let largest = batches.div_ceil(self.mesh.data) as u64;
         (others > 0).then(|| Sent { op: "evaluation", collective: "all_gather", bytes: 8 * others * largest })
     }
 
     /// Returns the parts of the tree that a rank holds at one time, while its last micro-batch is computed: finished
     /// ones, and sums that wait for a neighbour.
     pub fn held_sums(&self) -> usize {
-        let of_rank = |rank| {
+        let of_share = |index| {
             let mut most = 0;
-            for (finished, part) in parts(self.items, &self.mesh.share(rank, self.items)).iter().enumerate() {
+            for (finished, part) in parts(self.items, &self.mesh.share(index, self.items)).iter().enumerate()
+            {
                 // As in `Tree::push`: one sum for every bit of the number of items so far.
                 let waiting = (0..part.len()).map(usize::count_ones).max().unwrap_or(0);
                 most = most.max(finished + waiting as usize);
             }
             most
         };
-        (0..self.mesh.ranks()).map(of_rank).max().unwrap_or(0)
+        (0..self.mesh.data).map(of_share).max().unwrap_or(0)
     }
 
     /// Returns the most parts of the tree that the share of a rank is.
     pub fn most_parts(&self) -> usize {
-        let of_rank = |rank| parts(self.items, &self.mesh.share(rank, self.items)).len();
-        (0..self.mesh.ranks()).map(of_rank).max().unwrap_or(0)
+        let of_share = |index| parts(self.items, &self.mesh.share(index, self.items)).len();
+        (0..self.mesh.data).map(of_share).max().unwrap_or(0)
     }
 
     fn others(&self) -> u64 {
-        self.mesh.ranks() as u64 - 1
+        self.mesh.data as u64 - 1
     }
 }
 

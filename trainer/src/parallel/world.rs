@@ -1,6 +1,7 @@
 //! The ranks of a run, and how this process plays its own.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::launch::Launch;
@@ -62,6 +63,14 @@ impl World {
     pub fn mesh(&self) -> Mesh {
         match self {
             World::Threads { mesh, .. } | World::Processes { mesh, .. } => *mesh,
+        }
+    }
+
+    /// Returns the ranks that this process plays.
+    pub fn local_ranks(&self) -> Range<usize> {
+        match self {
+            World::Threads { mesh, .. } => 0..mesh.ranks(),
+            World::Processes { engine, .. } => engine.rank()..engine.rank() + 1,
         }
     }
 
@@ -329,6 +338,7 @@ mod tests {
         let parallel = recipe::Parallel {
             data: RankCount::Exactly(257),
             tensor: 1,
+            shard_base: false,
             timeout_seconds: 30,
             reduction: recipe::Reduction::Tree,
             on_this_machine: 1,

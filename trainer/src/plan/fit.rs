@@ -3,11 +3,9 @@
 use serde::Serialize;
 
 use super::{Memory, Subject};
-use crate::build::{Prepared, precision};
+use crate::build::Prepared;
 use crate::error::Explained;
 use crate::log::MachineMemory;
-use crate::model::ModelSpec;
-use crate::plan::Frozen;
 use crate::recipe::{Activation, Quantize, shown_bytes};
 
 /// Share of a plan below which no run was measured (see `docs/scale.md`): a run is refused only where not even this
@@ -92,7 +90,7 @@ pub fn helps(
     let mut subject = subject.clone();
     let mut least = needed(&Memory::new(&subject, threads));
     let mut found = Vec::new();
-    let changes: [(&str, Change); 3] = [
+    let changes: [(&str, Change); 4] = [
         ("train.activation = \"recompute\"", |subject| {
             subject.recipe.train.activation = Activation::Recompute;
             subject.recipe.train.memory_budget = None;
@@ -102,8 +100,12 @@ pub fn helps(
             if subject.frozen.kind.is_dense() {
                 subject.recipe.model.quantize = Quantize::Nf4;
                 subject.recipe.model.double_quant = Some(true);
-                subject.frozen = of_shapes(&subject.spec, subject);
+                subject.with_shapes();
             }
+        }),
+        ("parallel.shard_base = true", |subject| {
+            subject.recipe.parallel.shard_base = true;
+            subject.with_shapes();
         }),
     ];
     for (words, change) in changes {
@@ -122,10 +124,6 @@ pub fn helps(
         }
     }
     found
-}
-
-fn of_shapes(spec: &ModelSpec, subject: &Subject) -> Frozen {
-    Frozen::new(spec, precision(&subject.recipe.model), &|_| None)
 }
 
 /// Compares a prepared run with this machine, whose process has all its ranks as threads unless they were launched.

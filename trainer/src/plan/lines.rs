@@ -3,7 +3,7 @@
 use seedcorn_data::Statistics;
 
 use crate::build::Prepared;
-use crate::recipe::{RankCount, shown_bytes};
+use crate::recipe::shown_bytes;
 
 /// What is given up by a setting.
 const FAST: &str = "`parallel.reduction` is \"fast\": another number of ranks gives other bits";
@@ -42,12 +42,18 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
         ),
     ];
     lines.extend(prepared.licences.lines());
-    if let RankCount::Exactly(ranks @ 2..) = recipe.parallel.data {
-        let each = recipe.train.accumulation() / ranks;
-        lines.push(format!("{ranks} ranks x {each} micro-batches"));
-        if !recipe.parallel.reduction.is_tree() {
-            lines.push(FAST.to_owned());
-        }
+    let mesh = recipe.parallel.mesh();
+    let each = recipe.train.accumulation() / mesh.data as u64;
+    match (mesh.data, mesh.tensor) {
+        (1, 1) => {}
+        (ranks, 1) => lines.push(format!("{ranks} ranks x {each} micro-batches")),
+        (data, tensor) => lines.push(format!(
+            "{} ranks, {data} (data) x {tensor} (tensor): {tensor} compute each of {each} micro-batches together",
+            mesh.ranks()
+        )),
+    }
+    if mesh.data > 1 && !recipe.parallel.reduction.is_tree() {
+        lines.push(FAST.to_owned());
     }
     if let Some(budget) = prepared.memory.budget {
         lines.push(kept(&prepared.memory, budget, spec.num_layers));

@@ -28,15 +28,18 @@ pub struct Item {
     pub own: u64,
     /// How the bytes come about.
     pub note: String,
+    /// Different ones that ranks in one process share: as many as the model has slices, where it is of the model.
+    #[serde(skip)]
+    pub slices: u64,
 }
 
 impl Item {
     fn shared(item: &'static str, bytes: u64, note: impl Into<String>) -> Self {
-        Self { item, shared: bytes, own: 0, note: note.into() }
+        Self { item, shared: bytes, own: 0, note: note.into(), slices: 1 }
     }
 
     fn own(item: &'static str, bytes: u64, note: impl Into<String>) -> Self {
-        Self { item, shared: 0, own: bytes, note: note.into() }
+        Self { item, shared: 0, own: bytes, note: note.into(), slices: 1 }
     }
 
     /// Bytes of a process with one rank.
@@ -81,17 +84,22 @@ impl Memory {
         let step = sum(&mut items.iter().map(Item::bytes));
         let step_of_all = {
             let ranks = subject.ranks();
-            sum(&mut items.iter().map(|item| item.shared.saturating_add(item.own.saturating_mul(ranks))))
+            let of_item = |item: &Item| {
+                let shared = item.shared.saturating_mul(item.slices);
+                shared.saturating_add(item.own.saturating_mul(ranks))
+            };
+            sum(&mut items.iter().map(of_item))
         };
         let passes = sum(&mut items.iter().filter(passing).map(Item::bytes));
         let resident = step - passes;
         let adapter = subject.trained_values().saturating_mul(F32);
         let mut parts = vec![
-            Part { part: "loading", bytes: PROGRAM_BYTES.saturating_add(subject.frozen.loading) },
+            Part { part: "loading", bytes: PROGRAM_BYTES.saturating_add(loading(subject)) },
             Part { part: "step", bytes: step },
         ];
         let mut part = |part, more: u64| parts.push(Part { part, bytes: resident.saturating_add(more) });
-        if subject.ranks() > 1 {
+        if subject.mesh().data > 1 {
+            let adapter = subject.values_of_rank().saturating_mul(F32);
             let held = adapter.saturating_mul(subject.traffic().most_parts() as u64);
             part("sum over ranks", held.saturating_mul(2).saturating_add(adapter.saturating_mul(2)));
         }
@@ -126,19 +134,35 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         Compute::F32 => "f32",
         Compute::Bf16 => "bf16",
     };
-    let mut items = vec![
-        Item::shared("program", program, "code, tokenizer, data"),
-        Item::shared("linear layers", frozen.linear, frozen.kind.words()),
-        Item::shared(
-            "embedding",
-            frozen.embedding,
-            if spec.tie_word_embeddings { format!("{dense}; also the head") } else { dense.to_owned() },
-        ),
-    ];
-    if !spec.tie_word_embeddings {
-        items.push(Item::shared("head", frozen.head, dense));
+    let mut items = vec![Item::shared("program", program, "code, tokenizer, data")];
+    let words = if spec.tie_word_embeddings { format!("{dense}; also the head") } else { dense.to_owned() };
+    match &subject.parts {
+        None => {
+            items.push(Item::shared("linear layers", frozen.linear, frozen.kind.words()));
+            items.push(Item::shared("embedding", frozen.embedding, words));
+            if !spec.tie_word_embeddings {
+                items.push(Item::shared("head", frozen.head, dense));
+            }
+        }
+        Some(parts) => {
+            let last = parts.ranks() - 1;
+            let part = format!("; a part of {}", parts.ranks());
+            let kind = frozen.kind.words();
+            items.push(Item::own("linear layers", parts.own_blocks(last), format!("{kind}{part}")));
+            items.push(Item::own("embedding", parts.own_table(last), words + &part));
+            if !spec.tie_word_embeddings {
+                items.push(Item::own("head", parts.own_table(last), dense.to_owned() + &part));
+            }
+            items.push(Item::own("gather buffers", parts.gathered(), "the block at hand, and the next"));
+        }
     }
     items.push(Item::shared("norms and biases", frozen.small, "f32"));
+    let tensor = subject.mesh().tensor as u64;
+    let of_model = |item: &&mut Item| tensor > 1 && item.item != "program" && item.item != "gather buffers";
+    for item in items.iter_mut().filter(of_model) {
+        item.slices = tensor;
+        item.note = format!("{}; one of {tensor} slices", item.note);
+    }
     // The first values stay, and beside several ranks the state they all start from. Of a fresh start, `B` and one set of
     // moments are zeros that no one writes, which take no memory.
     let first = match recipe.adapter.start {
@@ -151,6 +175,7 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         shared: first.saturating_add(start),
         own: adapter,
         note: format!("{} values in f32, and those at the start", shown_count(values)),
+        slices: 1,
     });
     let note = if start > 0 { "two moments in f32, and those at the start" } else { "two moments in f32" };
     items.push(Item {
@@ -158,13 +183,22 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         shared: start,
         own: adapter.saturating_mul(2),
         note: note.to_owned(),
+        slices: 1,
     });
     let held = subject.traffic().held_sums() as u64;
     let note = match held {
         0 => "of one micro-batch, in f32".to_owned(),
         _ => format!("{} times, in f32: of a micro-batch, and sums that wait in the tree", held + 1),
     };
-    items.push(Item::own(GRADIENTS, adapter.saturating_mul(held + 1), note));
+    let of_slice = subject.values_of_rank().saturating_mul(F32).saturating_mul(held + 1);
+    let (gradients, note) = match tensor {
+        1 => (of_slice, note),
+        _ => (
+            of_slice.saturating_add(adapter),
+            format!("{note}, of this slice; then those of the whole adapter"),
+        ),
+    };
+    items.push(Item::own(GRADIENTS, gradients, note));
     let activations = &subject.activations;
     let note = format!(
         "{} tokens at once; {} of {} blocks kept, the others computed again",
@@ -176,14 +210,23 @@ fn items(subject: &Subject, workspace: &Workspace) -> Vec<Item> {
         note
     };
     items.push(Item::own(ACTIVATIONS, activations.bytes, note));
-    let Workspace { block, head, packed, .. } = *workspace;
+    let Workspace { block, head, packed, sums, .. } = *workspace;
     let larger = if block >= head { "a block's backward pass" } else { "the head and its loss" };
+    let and_sums = if sums > 0 { ", sums over slices" } else { "" };
     items.push(Item::own(
         WORKSPACE,
-        block.max(head).saturating_add(packed),
-        format!("{larger}, packed operands"),
+        block.max(head).saturating_add(packed).saturating_add(sums),
+        format!("{larger}, packed operands{and_sums}"),
     ));
     items
+}
+
+/// The most bytes while weights are read.
+fn loading(subject: &Subject) -> u64 {
+    let Some(parts) = &subject.parts else { return subject.frozen.loading };
+    let last = parts.ranks() - 1;
+    let tables = parts.own_table(last).saturating_mul(if parts.tied() { 1 } else { 2 });
+    parts.own_blocks(last).saturating_add(tables).saturating_add(subject.frozen.largest)
 }
 
 /// Writes a count for people, in millions where it is large.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::memory::shown_count;
 use super::{Fit, Memory, Subject};
-use crate::parallel::{Sent, Traffic};
+use crate::parallel::Sent;
 use crate::recipe::shown_bytes;
 
 /// Everything that `seedcorn plan` says.
@@ -16,8 +16,11 @@ pub struct Report {
     pub parameters: u64,
     /// Values of the adapter.
     pub trained_values: u64,
-    /// Ranks that share out the micro-batches of a step.
+    /// All ranks.
     pub ranks: u64,
+    /// How they are laid out; `tensor` is absent where every rank holds the whole model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tensor: Option<u64>,
     /// Micro-batches of each rank in a step.
     pub micro_batches: u64,
     /// Tokens of the largest micro-batch.
@@ -26,6 +29,8 @@ pub struct Report {
     pub imagined: bool,
     /// Whether all ranks are threads of one process; otherwise each has a machine of its own.
     pub one_process: bool,
+    /// Whether each keeps a part of the frozen weights only.
+    pub in_parts: bool,
     /// The memory of a rank.
     pub memory: Memory,
     /// What the rank that sends most sends to all others.
@@ -44,12 +49,19 @@ pub struct Sends {
     pub checkpoint: Option<Sent>,
     /// In each evaluation.
     pub evaluation: Option<Sent>,
+    /// What each evaluation takes of weights and activations, where ranks hold a model together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evaluation_weights: Vec<Sent>,
 }
 
 impl Sends {
-    fn new(traffic: &Traffic, batches: usize) -> Self {
+    fn new(subject: &Subject) -> Self {
+        let (traffic, batches) = (subject.traffic(), subject.evaluation[1]);
+        let [weights, evaluation_weights] = subject.weights_sent();
+        let [slices, evaluation_slices] = subject.slices_sent();
         Self {
-            step: traffic.most_of_step(),
+            step: [weights, slices, traffic.most_of_step()].concat(),
+            evaluation_weights: [evaluation_weights, evaluation_slices].concat(),
             checkpoint: traffic.of_checkpoint(),
             evaluation: (batches > 0).then(|| traffic.of_evaluation(batches)).flatten(),
         }
@@ -67,12 +79,14 @@ impl Report {
             parameters: parameters.iter().map(|(_, shape)| size(shape)).fold(0, u64::saturating_add),
             trained_values: subject.trained_values(),
             ranks,
-            micro_batches: subject.recipe.train.accumulation() / ranks,
+            tensor: Some(subject.mesh().tensor as u64).filter(|tensor| *tensor > 1),
+            micro_batches: subject.recipe.train.accumulation() / subject.mesh().data as u64,
             tokens: subject.activations.tokens,
             imagined: subject.imagined,
             one_process,
+            in_parts: subject.parts.is_some(),
             memory: Memory::new(subject, threads),
-            traffic: Sends::new(&subject.traffic(), subject.evaluation[1]),
+            traffic: Sends::new(subject),
             fit,
         }
     }
@@ -86,6 +100,10 @@ impl Report {
             shown_count(self.trained_values)
         )];
         let ranks = counted(self.ranks, "rank");
+        let layout = self.tensor.map_or_else(String::new, |tensor| {
+            format!(", {} (data) x {tensor} (tensor)", self.ranks / tensor)
+        });
+        let ranks = format!("{ranks}{layout}");
         let each = if self.ranks > 1 { "each with " } else { "" };
         lines.push(format!(
             "mesh: {ranks}, {each}{} of up to {} tokens a step",
@@ -132,10 +150,8 @@ impl Report {
         lines.push(format!("most at once: {}", shown_bytes(self.memory.peak)));
         if self.ranks > 1 && self.one_process {
             let all = shown_bytes(self.memory.peak_of_all);
-            lines.push(format!(
-                "all {} ranks as threads of one process, which share the weights: {all}",
-                self.ranks
-            ));
+            let shared = if self.in_parts { "" } else { ", which share the weights" };
+            lines.push(format!("all {} ranks as threads of one process{shared}: {all}", self.ranks));
         }
         lines
     }
@@ -148,7 +164,8 @@ impl Report {
         };
         let mut lines = vec!["sent by a rank to all others".to_owned()];
         lines.extend(self.traffic.step.iter().map(|sent| row(sent, "a step")));
-        lines.extend(self.traffic.evaluation.iter().map(|sent| row(sent, "an evaluation")));
+        let evaluation = self.traffic.evaluation_weights.iter().chain(&self.traffic.evaluation);
+        lines.extend(evaluation.map(|sent| row(sent, "an evaluation")));
         lines.extend(self.traffic.checkpoint.iter().map(|sent| row(sent, "a checkpoint, and at the end")));
         let step: u64 = self.traffic.step.iter().map(|sent| sent.bytes).sum();
         lines.push(format!("  {:<24}{:>9}  a step", "together", shown_bytes(step)));

@@ -10,7 +10,7 @@ use seedcorn_kernels::isa::{self, Tier};
 
 use super::Subject;
 use crate::build::precision;
-use crate::memory::{BlockBytes, block_bytes};
+use crate::memory::{BlockBytes, block_bytes, widest};
 
 /// The most bytes of packed columns that a thread keeps (`matmul/cpu/product.rs`).
 const PANEL_BYTES: u64 = 512 << 10;
@@ -18,6 +18,9 @@ const PANEL_BYTES: u64 = 512 << 10;
 const GROUP: u64 = 256;
 /// Queries of a task of attention's backward pass on tiles (`attention/tiles/backward.rs`).
 const CHUNK: u64 = 512;
+
+/// Copies of the residual stream that are there while slices are added up (`parallel/tensor.rs`).
+const SUM_COPIES: u64 = 3;
 
 /// Bytes of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) struct Workspace {
     pub(super) packed: u64,
     /// A block and the head without gradients, for the batches of an evaluation.
     pub(super) forward: u64,
+    /// What slices of a model send each other for a sum: the addend, those of the others, and the finished parts.
+    pub(super) sums: u64,
 }
 
 /// How operands of products are prepared.
@@ -76,7 +81,7 @@ struct Widths {
 impl Workspace {
     /// Adds up for a rank with so many threads.
     pub(super) fn new(subject: &Subject, threads: u64) -> Self {
-        let (spec, recipe) = (&subject.spec, &subject.recipe);
+        let (spec, recipe) = (&widest(&subject.spec, &subject.recipe), &subject.recipe);
         let compute = precision(&recipe.model).compute;
         let (unit, dropout) = (Unit::new(compute), recipe.adapter.dropout > 0.0);
         let widths = Widths {
@@ -109,6 +114,7 @@ impl Workspace {
             forward: forward(&widths, fused)
                 .saturating_mul(evaluated)
                 .max(head(&widths, unit, false, evaluated)),
+            sums: if subject.mesh().tensor > 1 { SUM_COPIES * 4 * t.saturating_mul(widths.d) } else { 0 },
         }
     }
 }

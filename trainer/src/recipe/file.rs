@@ -209,6 +209,7 @@ pub struct PolicyFile {
 pub struct ParallelFile {
     pub data: Option<RankCount>,
     pub tensor: Option<u64>,
+    pub shard_base: Option<bool>,
     pub timeout_seconds: Option<u64>,
     pub reduction: Option<Reduction>,
 }

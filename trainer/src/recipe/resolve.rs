@@ -113,8 +113,9 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
         return Err(range("parallel.tensor", "from 1 to 1024", tensor));
     }
     let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
+    let shard_base = file.shard_base.unwrap_or(false);
     let reduction = file.reduction.unwrap_or_default();
-    Ok(Parallel { data, tensor, timeout_seconds, reduction, on_this_machine: 1 })
+    Ok(Parallel { data, tensor, shard_base, timeout_seconds, reduction, on_this_machine: 1 })
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {

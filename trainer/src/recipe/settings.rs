@@ -298,6 +298,9 @@ pub struct Parallel {
     /// Ranks that share out every layer of the model.
     #[serde(skip_serializing_if = "is_one")]
     pub tensor: u64,
+    /// Whether each rank keeps a part of the frozen weights only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shard_base: bool,
     /// Seconds that a rank may take longer than expected.
     pub timeout_seconds: u64,
     /// How gradients are added; absent where it is as ever.
@@ -309,6 +312,14 @@ pub struct Parallel {
 }
 
 impl Parallel {
+    /// Returns how many ranks keep a part each of the frozen weights; 1 where each keeps all.
+    pub fn parts(&self) -> u64 {
+        match self.data {
+            RankCount::Exactly(ranks) if self.shard_base => ranks,
+            _ => 1,
+        }
+    }
+
     /// Returns how the ranks are laid out; one rank where their number is not settled.
     pub fn mesh(&self) -> Mesh {
         let data = match self.data {

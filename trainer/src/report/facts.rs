@@ -176,7 +176,8 @@ fn describe(prepared: &Prepared) -> Facts {
         eval: dataset.eval().iter().map(|source| source.statistics.clone()).collect(),
         lengths: Histogram::of(dataset.samples()),
         memory: Memory {
-            weights: Frozen::of(&prepared.base, precision(&recipe.model)).total(),
+            weights: Frozen::of(&prepared.base, precision(&recipe.model), recipe.parallel.tensor as usize)
+                .total(),
             adapter: TRAINED_BYTES * trained as u64,
             activations: memory.bytes,
             budget: memory.budget,

@@ -27,7 +27,12 @@ pub(super) fn matmul(tier: Tier, m: usize, n: usize, k: usize, a: View, b: &Oper
     let ViewMut { data, stride: ldc } = c;
     let out = SharedOut::new(data.as_mut_ptr());
     let rows: Vec<&[f32]> = (0..m).map(|i| &a.data[i * a.stride..][..k]).collect();
-    let columns = Columns::new(tier, b, &rows);
+    let stored = match b {
+        Operand::WeightTransposed(weight) => Some((*weight, weight.storage())),
+        Operand::Dense { .. } | Operand::Transposed { .. } | Operand::Weight(_) => None,
+    };
+    let stored = stored.as_ref().map(|(weight, stored)| (*weight, &**stored));
+    let columns = Columns::new(tier, b, stored, &rows);
     let task = |range: Range<usize>| {
         let mut unpacked = Vec::new();
         for first in range.clone().step_by(STRETCH) {
@@ -68,8 +73,13 @@ enum Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn new(tier: Tier, b: &'a Operand<'a>, rows: &[&[f32]]) -> Self {
-        let weight = |weight: &'a FrozenWeight| match weight.storage() {
+    fn new(
+        tier: Tier,
+        b: &'a Operand<'a>,
+        stored: Option<(&FrozenWeight, &'a Storage)>,
+        rows: &[&[f32]],
+    ) -> Self {
+        let weight = |(weight, stored): (&FrozenWeight, &'a Storage)| match stored {
             Storage::F32(values) if weight.compute() == Compute::F32 => Some(Self::F32(values)),
             Storage::Bf16(values) => Some(Self::Bf16(values)),
             Storage::Int8(int8) => Some(Self::Int8(int8, weight.compute())),
@@ -80,7 +90,7 @@ impl<'a> Columns<'a> {
         };
         match b {
             Operand::Transposed { data, .. } => Self::F32(data),
-            Operand::WeightTransposed(frozen) => weight(frozen).unwrap_or(Self::Packed(b)),
+            Operand::WeightTransposed(_) => stored.and_then(weight).unwrap_or(Self::Packed(b)),
             Operand::Dense { .. } | Operand::Weight(_) => Self::Packed(b),
         }
     }

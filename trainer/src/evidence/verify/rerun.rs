@@ -84,7 +84,7 @@ fn train_again(prepared: &Prepared, tensor: usize, steps: u64) -> anyhow::Result
     let precision = precision(&prepared.recipe.model);
     prepared.base.check(precision, tensor)?;
     let world = World::Threads { mesh: Mesh { data: 1, tensor }, timeout: SLOWEST };
-    let models = Models::load(&world, &prepared.base, precision, &device)?;
+    let models = Models::load(prepared, &world, &device)?;
     let stop = Stop::default();
     let steps = world.run(|ranks| {
         let adapter = Adapter::new(prepared.weights.clone(), &device);

@@ -3,12 +3,18 @@
 //! A weight is `[out, in]`, row-major. It is read as f32 a stretch at a time; the whole matrix never exists
 //! in f32 unless it is stored so.
 
+mod away;
+
+use std::ops::Deref;
 use std::sync::Arc;
 
 use half::bf16;
 
 use crate::int8::{self, Int8};
 use crate::nf4::Nf4;
+
+use away::Away;
+pub use away::Form;
 
 /// What the matrix unit multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +38,39 @@ pub enum Storage {
     Int8(Int8),
 }
 
-/// A frozen `[out, in]` matrix. Clones share the elements.
+/// A frozen `[out, in]` matrix. Clones share the elements, and their coming and going.
 #[derive(Clone, Debug)]
 pub struct FrozenWeight {
-    storage: Arc<Storage>,
+    held: Held,
     shape: [usize; 2],
     compute: Compute,
+}
+
+/// Whether the elements stay.
+#[derive(Clone, Debug)]
+enum Held {
+    Here(Arc<Storage>),
+    Away(Arc<Away>),
+}
+
+/// The elements of a weight, for as long as they are looked at.
+#[derive(Debug)]
+pub enum Stored<'a> {
+    /// They stay.
+    Here(&'a Storage),
+    /// They were brought.
+    Brought(Arc<Storage>),
+}
+
+impl Deref for Stored<'_> {
+    type Target = Storage;
+
+    fn deref(&self) -> &Storage {
+        match self {
+            Self::Here(storage) => storage,
+            Self::Brought(storage) => storage,
+        }
+    }
 }
 
 impl FrozenWeight {
@@ -53,7 +86,44 @@ impl FrozenWeight {
             Storage::Int8(int8) => int8.shape.iter().product(),
         };
         assert_eq!(elements, shape[0] * shape[1], "a {shape:?} weight with {elements} elements");
-        Self { storage: Arc::new(storage), shape, compute }
+        Self { held: Held::Here(Arc::new(storage)), shape, compute }
+    }
+
+    /// An `[out, in]` matrix whose elements are elsewhere until they are brought.
+    pub fn away(form: Form, shape: [usize; 2], compute: Compute) -> Self {
+        Self { held: Held::Away(Arc::new(Away::new(form))), shape, compute }
+    }
+
+    /// Returns what the elements are kept in, where they come and go.
+    pub fn form(&self) -> Option<&Form> {
+        match &self.held {
+            Held::Here(_) => None,
+            Held::Away(away) => Some(away.form()),
+        }
+    }
+
+    /// Brings the elements of a weight that is away.
+    ///
+    /// # Panics
+    /// When the elements stay.
+    pub fn bring(&self, storage: Storage) {
+        let Held::Away(away) = &self.held else { panic!("the elements are here to stay") };
+        away.set(Some(Arc::new(storage)));
+    }
+
+    /// Lets elements that were brought go.
+    pub fn leave(&self) {
+        if let Held::Away(away) = &self.held {
+            away.set(None);
+        }
+    }
+
+    /// Whether the elements can be read.
+    pub fn is_here(&self) -> bool {
+        match &self.held {
+            Held::Here(_) => true,
+            Held::Away(away) => away.get().is_some(),
+        }
     }
 
     /// Returns `[out, in]`.
@@ -67,13 +137,25 @@ impl FrozenWeight {
     }
 
     /// Returns how the elements are kept.
-    pub fn storage(&self) -> &Storage {
-        &self.storage
+    ///
+    /// # Panics
+    /// When they are away.
+    pub fn storage(&self) -> Stored<'_> {
+        match &self.held {
+            Held::Here(storage) => Stored::Here(storage),
+            Held::Away(away) => {
+                Stored::Brought(away.get().expect("elements are brought before they are read"))
+            }
+        }
     }
 
-    /// Returns the bytes that the elements take in memory.
+    /// Returns the bytes that the elements take in memory where they are.
     pub fn bytes(&self) -> usize {
-        match &*self.storage {
+        let storage = match &self.held {
+            Held::Here(storage) => storage,
+            Held::Away(away) => return away.bytes(),
+        };
+        match &**storage {
             Storage::F32(values) => values.len() * 4,
             Storage::Bf16(values) => values.len() * 2,
             Storage::Nf4(nf4) => nf4.bytes(),
@@ -83,7 +165,8 @@ impl FrozenWeight {
 
     /// Reads `out.len()` elements from flat position `start`, row-major, as f32.
     pub fn read(&self, start: usize, out: &mut [f32]) {
-        match &*self.storage {
+        let stored = self.storage();
+        match &*stored {
             Storage::F32(values) => out.copy_from_slice(&values[start..][..out.len()]),
             Storage::Bf16(values) => {
                 for (out, value) in out.iter_mut().zip(&values[start..]) {
@@ -93,7 +176,7 @@ impl FrozenWeight {
             Storage::Nf4(nf4) => nf4.read(start, out),
             Storage::Int8(int8) => read_int8(int8, start, out),
         }
-        if self.compute == Compute::Bf16 && !matches!(&*self.storage, Storage::Bf16(_)) {
+        if self.compute == Compute::Bf16 && !matches!(&*stored, Storage::Bf16(_)) {
             round_to_bf16(out);
         }
     }
