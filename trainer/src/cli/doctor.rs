@@ -93,10 +93,11 @@ fn mpi() -> Finding {
 #[cfg(feature = "nccl")]
 fn nccl() -> Vec<Finding> {
     use crate::parallel::nccl;
-    vec![match nccl::version() {
-        Ok(version) if nccl::has_driver() => Finding::ok(format!("NCCL: {version}")),
-        Ok(version) => Finding::warn(format!("NCCL: {version}, but this machine has no CUDA driver")),
-        Err(error) => Finding::warn(format!("NCCL: {error}")),
+    vec![match (nccl::version(), nccl::gpus()) {
+        (Ok(version), Ok(count @ 1..)) => Finding::ok(format!("NCCL: {version}, for {count} GPUs")),
+        (Ok(version), Ok(0)) => Finding::warn(format!("NCCL: {version}, but no GPU is seen")),
+        (Ok(version), Err(error)) => Finding::warn(format!("NCCL: {version}, but {error}")),
+        (Err(error), _) => Finding::warn(format!("NCCL: {error}")),
     }]
 }
 

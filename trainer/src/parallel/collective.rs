@@ -72,6 +72,23 @@ pub trait Collective: std::fmt::Debug {
         self.all_gather_among(call, &everyone, own)
     }
 
+    /// Begins to send the same to every one of `members` and to take what each sends, of which the lengths are known.
+    /// Members begin the same gatherings in the same order, and wait for them in that order; other calls may come between.
+    /// An engine that moves nothing while its rank computes does it all at once.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange`].
+    fn start_gather<'a>(
+        &'a self,
+        call: Call,
+        members: &[usize],
+        own: Arc<[u8]>,
+        lengths: &[usize],
+    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
+        debug_assert_eq!(members.len(), lengths.len());
+        Ok(Box::new(Gathered(self.all_gather_among(call, members, &own)?)))
+    }
+
     /// Adds up what members have, in an order of the engine's own; every one of them gets the same sum.
     ///
     /// # Errors
@@ -129,23 +146,6 @@ pub trait Collective: std::fmt::Debug {
             values[range].iter_mut().zip(floats(&message)).for_each(|(value, sum)| *value = sum);
         }
         Ok(())
-    }
-
-    /// Begins to send the same to every one of `members` and to take what each sends, of which the lengths are known.
-    /// Members begin the same gatherings in the same order, and wait for them in that order; other calls may come between.
-    /// An engine that moves nothing while its rank computes does it all at once.
-    ///
-    /// # Errors
-    /// As [`Collective::exchange`].
-    fn start_gather<'a>(
-        &'a self,
-        call: Call,
-        members: &[usize],
-        own: Arc<[u8]>,
-        lengths: &[usize],
-    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
-        debug_assert_eq!(members.len(), lengths.len());
-        Ok(Box::new(Gathered(self.all_gather_among(call, members, &own)?)))
     }
 }
 

@@ -53,6 +53,16 @@ pub struct Launch {
     pub by: &'static str,
 }
 
+/// What `mpirun` sets.
+const OF_MPIRUN: &str = "`OMPI_COMM_WORLD_RANK` and `OMPI_COMM_WORLD_SIZE`";
+
+impl Launch {
+    /// Whether `mpirun` has started this process.
+    pub fn is_of_mpirun(&self) -> bool {
+        self.by == OF_MPIRUN
+    }
+}
+
 /// Reads variables of the environment; an empty one counts as absent.
 struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
 
@@ -121,7 +131,7 @@ pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Launch>,
         let here = env.number("OMPI_COMM_WORLD_LOCAL_SIZE")?;
         let local_rank = env.number("OMPI_COMM_WORLD_LOCAL_RANK")?;
         let here = Here { ranks: here, local_rank, starts_mpi: true };
-        return launch("`OMPI_COMM_WORLD_RANK` and `OMPI_COMM_WORLD_SIZE`", rank, ranks, here);
+        return launch(OF_MPIRUN, rank, ranks, here);
     }
     // A batch script sees the variables of its job; only what `srun` starts has a step.
     if env.text("SLURM_STEP_ID").is_some()

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! launch      what a launcher's environment says of this process
+//! binding     whether `mpirun` has tied this process to some processors
 //! start       a launcher of our own, for the ranks of one machine
 //! world       the ranks of a run, and how this process plays its own
 //! collective  what ranks do together; one file or folder an engine: single, threads, mpi, nccl
-//! rendezvous  how ranks without MPI find each other
 //! gather      parts that come while a rank computes
+//! rendezvous  how ranks without MPI find each other
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! tensor      what the ranks with slices of one model ask of each other
 //! reduce      one binary tree over micro-batches, whoever computed them
@@ -14,6 +15,7 @@
 //! model_traffic  bytes between ranks that hold one model together
 //! ```
 
+pub mod binding;
 mod collective;
 mod error;
 mod gather;

@@ -163,6 +163,16 @@ impl Collective for Mpi {
         Ok(incoming)
     }
 
+    fn start_gather<'a>(
+        &'a self,
+        _: Call,
+        members: &[usize],
+        own: Arc<[u8]>,
+        lengths: &[usize],
+    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
+        Ok(Box::new(UnderWay::new(self, &self.world, (self.rank, members), own, lengths)))
+    }
+
     /// As MPI adds, in a tree or a ring as it sees fit, where all ranks do.
     fn all_reduce_among(
         &self,
@@ -192,16 +202,6 @@ impl Collective for Mpi {
             });
         }
         Ok(())
-    }
-
-    fn start_gather<'a>(
-        &'a self,
-        _: Call,
-        members: &[usize],
-        own: Arc<[u8]>,
-        lengths: &[usize],
-    ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
-        Ok(Box::new(UnderWay::new(self, &self.world, (self.rank, members), own, lengths)))
     }
 }
 

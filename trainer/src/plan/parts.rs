@@ -51,7 +51,7 @@ impl Parts {
             blocks: matrices(spec, precision, slice, stored),
             rows: shape[0] as u64,
             row_bytes: value * shape[1] as u64,
-            range: rows_of_range(shape, precision.compute, spec.block_values()) as u64,
+            range: rows_of_range(shape, precision.compute, spec.block_values() / slice.of) as u64,
             tied: spec.tie_word_embeddings,
         }
     }

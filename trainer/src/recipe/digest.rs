@@ -3,10 +3,10 @@
 use super::settings::Recipe;
 use seedcorn_data::source::hash_text;
 
-/// Tables and keys that change where results go or what is shown, never a bit of the result.
+/// Tables that change where results go or what is shown, never a bit of the result.
 const WITHOUT_EFFECT: [&str; 4] = ["output", "log", "checkpoint", "policy"];
-/// What decides of `[parallel]`; it is written only where it does. `parallel.tensor` moves the last bits, but a run may still go
-/// on with another.
+/// What counts of `[parallel]`; it is written only where it has an effect. `parallel.tensor` moves the last bits too, but a run
+/// may go on with another.
 const PARALLEL_WITH_EFFECT: &str = "reduction";
 /// The same of `[train]`: what is kept and what is computed again give the same bits.
 const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];

@@ -31,6 +31,20 @@ fn failed(what: &'static str) -> impl Fn(DriverError) -> NcclError {
     move |error| NcclError::Driver { what, said: error.to_string() }
 }
 
+/// Returns how many GPUs this process sees.
+///
+/// # Errors
+/// [`NcclError::NoDriver`], [`NcclError::Driver`].
+pub(super) fn count() -> Result<usize, NcclError> {
+    #[expect(unsafe_code, reason = "a library runs code when it is loaded")]
+    // SAFETY: it is looked for under the names of the CUDA driver only.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(NcclError::NoDriver);
+    }
+    result::init().map_err(failed("`cuInit`"))?;
+    Ok(result::device::get_count().map_err(failed("`cuDeviceGetCount`"))? as usize)
+}
+
 impl Gpu {
     /// Opens the GPU of a rank: the one with its number on this machine, or the only one that the launcher lets it see. It is
     /// the current one of this thread from now on.
@@ -38,13 +52,7 @@ impl Gpu {
     /// # Errors
     /// [`NcclError::NoDriver`], [`NcclError::NoGpu`], [`NcclError::Driver`].
     pub(super) fn open(local_rank: usize) -> Result<Gpu, NcclError> {
-        #[expect(unsafe_code, reason = "a library runs code when it is loaded")]
-        // SAFETY: it is looked for under the names of the CUDA driver only.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(NcclError::NoDriver);
-        }
-        result::init().map_err(failed("`cuInit`"))?;
-        let count = result::device::get_count().map_err(failed("`cuDeviceGetCount`"))? as usize;
+        let count = count()?;
         let wanted = if count == 1 { 0 } else { local_rank };
         if wanted >= count {
             return Err(NcclError::NoGpu { wanted, count });

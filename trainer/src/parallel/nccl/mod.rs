@@ -262,9 +262,12 @@ pub fn version() -> Result<String, NcclError> {
     Library::open()?.version()
 }
 
-/// Whether the CUDA driver is there.
-pub fn has_driver() -> bool {
-    !matches!(Gpu::open(0), Err(NcclError::NoDriver))
+/// Returns how many GPUs this process sees.
+///
+/// # Errors
+/// Why there is none.
+pub fn gpus() -> Result<usize, NcclError> {
+    device::count()
 }
 
 /// Finds the other ranks: rank 0 makes the token of the world and hands it out.
