@@ -71,7 +71,9 @@ fn gather(
                 }
             }
         }
-        let missing: Vec<usize> = (1..meeting.ranks).filter(|rank| guests[*rank].is_none()).collect();
+        // One that has gone away meanwhile comes again.
+        let is_here = |rank: &usize| guests[*rank].as_ref().is_some_and(is_open);
+        let missing: Vec<usize> = (1..meeting.ranks).filter(|rank| !is_here(rank)).collect();
         if missing.is_empty() {
             return Ok(());
         }
