@@ -155,6 +155,7 @@ pub(crate) fn sent(prepared: &Prepared, mesh: Mesh, parts: bool) -> Vec<Sent> {
         let mut run = by_hand(prepared, &models[rank], adapter, &mut observer, (&ranks, &stop));
         run.model = Model::new(&models[rank], &ranks);
         run.eval = prepared.dataset.eval();
+        run.settings.kept_blocks = prepared.memory.kept_blocks;
         train(run).expect("trained");
         counted.sent.into_inner().expect("whole")
     };
