@@ -9,6 +9,7 @@ mod bad_data;
 mod bad_model;
 mod bad_recipe;
 mod help;
+mod launch;
 mod licences;
 mod plan;
 mod ranks;

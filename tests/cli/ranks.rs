@@ -45,6 +45,23 @@ fn as_threads() {
 }
 
 #[test]
+fn that_add_in_an_order_of_their_own() {
+    let stage = Stage::new();
+    let fast = "--set parallel.data=2 --set parallel.reduction=fast";
+    let line = "`parallel.reduction` is \"fast\": another number of ranks gives other bits\n";
+    assert!(stage.seedcorn(&format!("check recipe.toml {fast}")).contains(line));
+    assert!(!stage.seedcorn("check recipe.toml --set parallel.reduction=fast").contains("other bits"));
+    assert!(stage.train(&format!("{fast} --quiet")).starts_with("exit 0"));
+    assert!(stage.read("run/run.lock").contains("reduction = \"fast\""));
+    let verified = stage.seedcorn("verify run");
+    assert!(verified.starts_with("exit 0"), "{verified}");
+    assert!(
+        verified.contains("(the lock's ranks added gradients with `parallel.reduction` = \"fast\")"),
+        "{verified}"
+    );
+}
+
+#[test]
 fn that_do_not_divide_a_step() {
     let stage = Stage::new();
     assert_snapshot!(stage.seedcorn("check recipe.toml --set parallel.data=3"), @r#"
@@ -114,7 +131,7 @@ fn start(stage: &Stage, more: &str) -> Child {
 }
 
 /// Waits until a run has done a step.
-fn wait_for_a_step(stage: &Stage, run: &str, child: &mut Child) {
+pub(crate) fn wait_for_a_step(stage: &Stage, run: &str, child: &mut Child) {
     let (path, deadline) = (stage.path(&format!("{run}/metrics.jsonl")), Instant::now() + PATIENCE);
     while !fs_err::read_to_string(&path).is_ok_and(|text| text.contains("\"grad_norm\"")) {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before its first step");
@@ -123,9 +140,10 @@ fn wait_for_a_step(stage: &Stage, run: &str, child: &mut Child) {
     }
 }
 
-fn signal(child: &Child, name: &str) {
+/// Sends a signal to a process that is not waited for yet.
+pub(crate) fn signal(process: u32, name: &str) {
     let mut kill = Command::new("kill");
-    assert!(kill.args([format!("-{name}"), child.id().to_string()]).status().unwrap().success());
+    assert!(kill.args([format!("-{name}"), process.to_string()]).status().unwrap().success());
 }
 
 #[test]
@@ -135,7 +153,7 @@ fn that_are_asked_to_stop() {
         let settings = "--set train.steps=150 --set checkpoint.every_steps=1000";
         let mut child = start(&stage, &format!("{settings} --set parallel.data={ranks}"));
         wait_for_a_step(&stage, "run", &mut child);
-        signal(&child, name);
+        signal(child.id(), name);
         let shown = stage.show(&child.wait_with_output().unwrap());
         let steps = fs_err::read_to_string(stage.path("run/metrics.jsonl")).unwrap().lines().count();
         assert!(steps < 150, "it did not stop");
@@ -174,10 +192,10 @@ fn that_are_told_to_stop_at_once() {
         assert!(Instant::now() < deadline, "the run did not start");
         std::thread::sleep(Duration::from_millis(2));
     }
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     std::thread::sleep(Duration::from_millis(100));
     assert!(child.try_wait().unwrap().is_none(), "the first signal ended it");
-    signal(&child, "TERM");
+    signal(child.id(), "TERM");
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(SIGTERM), "{status}");
     assert!(!stage.path("run/adapter").exists());

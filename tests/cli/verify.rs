@@ -211,7 +211,7 @@ fn a_false_claim_is_found_by_training_again() {
 }
 
 fn sealed(content: &str) -> String {
-    let hash = seedcorn::recipe::sha256_hex(content.as_bytes());
+    let hash = seedcorn_data::source::hash_text(content);
     format!("{content}\n[seal]\nsha256 = \"{hash}\"\n")
 }
 

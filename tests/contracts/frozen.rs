@@ -9,6 +9,7 @@ use seedcorn::model::{Decoder, Input};
 use seedcorn::optimizer::Optimizer;
 use seedcorn::parallel::Ranks;
 use seedcorn::progress::{Observer, Progress, StepRecord};
+use seedcorn::recipe::Reduction;
 use seedcorn::stop::Stop;
 use seedcorn::train::{Run, Settings, train};
 use seedcorn_adapters::Adapter;
@@ -65,6 +66,7 @@ pub(crate) fn by_hand<'a>(
             seed: 0,
             dropout: 0.0,
             kept_blocks: 0,
+            reduction: Reduction::Tree,
             eval_micro_batch: 1,
             eval_every: 0,
             eval_max_samples: None,

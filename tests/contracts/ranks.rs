@@ -156,6 +156,30 @@ fn share_the_frozen_weights_of_uneven_steps() {
     }
 }
 
+/// The order of ranks is not that of the tree: other last bits, the same way down.
+#[test]
+fn may_add_in_an_order_of_their_own() {
+    let scratch = Scratch::new("llama", &samples(50, 40..120, 35));
+    let fast = |output: &str, count| {
+        let ranks = ranks(count);
+        scratch.train(output, &["train.steps=6", "parallel.reduction=fast", &ranks]).expect("a finished run");
+    };
+    scratch.train("tree", &["train.steps=6", "parallel.data=4"]).expect("a finished run");
+    fast("one", 1);
+    assert!(scratch.result("one") == scratch.result("tree"), "one rank has nothing to add");
+    fast("four", 4);
+    fast("again", 4);
+    assert!(scratch.result("four") == scratch.result("again"), "the order of ranks is an order");
+    assert!(scratch.result("four") != scratch.result("tree"), "the setting has no effect");
+    for key in ["loss", "grad_norm"] {
+        let pairs = scratch.steps("four", key).into_iter().zip(scratch.steps("tree", key));
+        for (step, (fast, tree)) in pairs.enumerate() {
+            // Sums of four numbers in f32, rounded otherwise, carried through six updates.
+            assert!((fast - tree).abs() <= 1e-5 * tree.abs(), "{key} {step}: {fast} and {tree}");
+        }
+    }
+}
+
 #[test]
 fn keep_the_digest_of_the_recipe() {
     let scratch = Scratch::new("llama", &samples(16, 5..30, 34));
@@ -163,4 +187,10 @@ fn keep_the_digest_of_the_recipe() {
     let more = ["parallel.data=2", "parallel.shard_base=true", "parallel.timeout_seconds=5"];
     let two = scratch.prepare("one", &more).expect("prepared").recipe;
     assert_eq!(one.digest(), two.digest());
+    let tree = scratch.prepare("one", &["parallel.reduction=tree"]).expect("prepared").recipe;
+    assert_eq!((one.digest(), one.to_toml()), (tree.digest(), tree.to_toml()));
+    // It decides bits, for any number of ranks alike.
+    let fast = scratch.prepare("one", &["parallel.reduction=fast"]).expect("prepared").recipe;
+    let of_two = scratch.prepare("one", &["parallel.reduction=fast", "parallel.data=2"]).expect("prepared");
+    assert!(fast.digest() != one.digest() && fast.digest() == of_two.recipe.digest());
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use seedcorn_adapters::target::{LinearModule, OUTPUT_HEAD};
+use seedcorn_data::Tokenizer;
 use seedcorn_data::source::{self, Resolved, Resolver, Source, SourceError};
-use seedcorn_data::{Tokenizer, TokenizerParts};
 use serde_json::Value;
 
 use crate::model::{ConfigError, Cut, Decoder, LoadError, ModelSpec, Precision, Slice, check, load_part};
@@ -124,18 +124,7 @@ impl Opened {
             return Ok(Self { config, tokenizer, weights, about: None });
         }
         let gguf = GgufSource::open(root)?;
-        let parts = gguf.tokenizer()?;
-        let parts = TokenizerParts {
-            tokenizer_json: parts.tokenizer_json,
-            bos: parts.bos,
-            eos: parts.eos,
-            pad: parts.pad,
-            unk: parts.unk,
-            chat_template: parts.chat_template,
-            add_bos: parts.add_bos,
-            add_eos: parts.add_eos,
-        };
-        let tokenizer = Some(Tokenizer::from_parts(parts).map_err(fault)?);
+        let tokenizer = Some(Tokenizer::from_parts(gguf.tokenizer()?).map_err(fault)?);
         let (config, about) = (gguf.config()?, Some(gguf.about()));
         Ok(Self { config, tokenizer, weights: Box::new(gguf), about })
     }

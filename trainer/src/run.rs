@@ -17,7 +17,7 @@ use crate::evaluate::Evaluation;
 use crate::evidence::{EarlyStep, Lock, MeshResult, Results, describe, outputs};
 use crate::export::ExportDtype;
 use crate::export::folder::DEFAULT_SHARD_BYTES;
-use crate::log::{RunLog, Verbosity, read_metrics};
+use crate::log::{Rows, RunLog, Verbosity};
 use crate::merge::{Merge, Merged, RoundTrip, Target};
 use crate::model::Input;
 use crate::models::Models;
@@ -241,6 +241,7 @@ pub(crate) fn settings(prepared: &Prepared) -> Settings {
         seed: recipe.train.seed,
         dropout: recipe.adapter.dropout as f32,
         kept_blocks: prepared.memory.kept_blocks,
+        reduction: recipe.parallel.reduction,
         eval_micro_batch: recipe.train.micro_batch as usize,
         eval_every: eval.map_or(0, |eval| eval.every_steps),
         eval_max_samples: eval.and_then(|eval| eval.max_samples).map(|samples| samples as usize),
@@ -363,12 +364,12 @@ fn bits(logits: Tensor<2>) -> Vec<u8> {
 /// What came out, as the run's folder shows it: the same after an interruption. Its files are hashed once all are
 /// there.
 fn results(adapter: &Adapter, folder: &Path, progress: &Progress, mesh: Mesh) -> anyhow::Result<Results> {
-    let (steps, evals) = read_metrics(&folder.join("metrics.jsonl"))?;
+    let Rows { steps, evals, .. } = Rows::read(&folder.join("metrics.jsonl"))?;
     let early = steps.iter().filter_map(|row| {
         let adapter_sha256 = row.adapter_sha256.clone()?;
         Some(EarlyStep { step: row.step, loss: row.loss, grad_norm: row.grad_norm, adapter_sha256 })
     });
-    let eval_after = |step: u64| evals.iter().find(|row| row.step == step).map(|row| row.eval_loss);
+    let eval_after = |step: u64| evals.iter().find(|row| row.step == step).map(|row| row.loss);
     Ok(Results {
         steps: progress.step,
         trained_tokens: progress.trained_tokens,

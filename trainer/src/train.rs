@@ -14,6 +14,7 @@ use crate::model::{Input, Model, Pass};
 use crate::optimizer::Optimizer;
 use crate::parallel::{Exchanged, ParallelError, Ranks, STOP, Sum};
 use crate::progress::{Observer, Progress, StepRecord};
+use crate::recipe::Reduction;
 use crate::schedule::Schedule;
 use crate::snapshot::{self, Checkpoints};
 use crate::stop::Stop;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub dropout: f32,
     /// The last blocks, whose graphs are kept for the backward pass; the others keep their inputs.
     pub kept_blocks: usize,
+    /// How ranks add their gradients.
+    pub reduction: Reduction,
     /// Samples that go through the model at once in evaluation.
     pub eval_micro_batch: usize,
     /// Steps between evaluations; 0 evaluates only before step 1 and at the end.
@@ -165,7 +168,8 @@ impl TrainError {
 /// # Numerics
 /// The loss of a step is the sum of its token losses divided once by the number of its trained tokens, and so
 /// is the gradient. Both are added over micro-batches in a [`crate::model::Tree`], whichever rank computes them: every
-/// rank gets the same sums and makes the same update.
+/// rank gets the same sums and makes the same update. With [`Reduction::Fast`] the order of the gradients' sum depends on
+/// the ranks; all of them still get the same one.
 ///
 /// # Errors
 /// [`TrainError`]; whatever was saved before stays as it was.
@@ -194,7 +198,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
 
         // 2. Forward and backward. Losses are sums over tokens, divided once.
         let trained: Vec<_> = micro_batches.iter().filter(|batch| batch.target_tokens() > 0).collect();
-        let mut sum = ranks.sum(step, trained.len());
+        let mut sum = ranks.sum(step, trained.len(), cfg.reduction);
         let (share, model) = (&trained[ranks.share(trained.len())], model.at(step));
         model.each(share, trained.len(), Pass::Training, |batch| {
             let dropout = DropoutPlan { probability: cfg.dropout, seed: cfg.seed, micro_batch: batch.index };

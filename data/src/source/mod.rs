@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 pub use card::{Card, CardKind, card};
 pub use error::SourceError;
-pub use hash::hash_file;
+pub use hash::{hash_file, hash_text};
 pub use resolver::{HubSettings, Resolver, Token};
 
 use cache::Cache;

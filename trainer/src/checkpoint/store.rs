@@ -2,7 +2,8 @@
 
 use super::manifest::{self, Entry, Manifest, is_plain_name};
 use super::{CheckpointError, State, atomic};
-use crate::recipe::{differing_keys, sha256_hex};
+use crate::recipe::differing_keys;
+use seedcorn_data::source::hash_text;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -109,7 +110,7 @@ impl Store {
             let message = format!("it is of step {}, its folder of step {}", state.step, saved.step);
             return Err(CheckpointError::State { path: saved.folder.join(STATE), message });
         }
-        if state.recipe_digest != sha256_hex(recipe.as_bytes()) {
+        if state.recipe_digest != hash_text(recipe) {
             let before = String::from_utf8_lossy(&saved.read(RECIPE)?).into_owned();
             let differing = describe_difference(&before, recipe);
             return Err(CheckpointError::OtherRecipe { path: saved.folder, differing });

@@ -12,7 +12,7 @@ fn state(step: u64) -> State {
         trained_tokens: step * 100,
         cursor: serde_json::json!({ "sample": step }),
         best_eval_loss: Some(1.5),
-        recipe_digest: crate::recipe::sha256_hex(RECIPE.as_bytes()),
+        recipe_digest: seedcorn_data::source::hash_text(RECIPE),
         lock_digest: "lock".to_owned(),
     }
 }

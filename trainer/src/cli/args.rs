@@ -6,6 +6,7 @@ use crate::recipe::{Compute, Format, Quantize, TrainOn};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -65,6 +66,9 @@ impl Global {
 pub enum Verb {
     /// Train an adapter, evaluate it and export it
     Train(Train),
+    /// Start a run as several processes of this machine
+    #[cfg_attr(not(any(feature = "mpi", feature = "nccl")), command(hide = true))]
+    Launch(Launch),
     /// Check a recipe, its data and shapes before any weight is read
     Check(Recipe),
     /// Show samples token by token: what is trained, what is masked, where packs break
@@ -115,6 +119,39 @@ pub struct Train {
     /// Prepare everything, print the plan and stop before the first step
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
+}
+
+/// Flags of `launch`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The ranks share the processor's threads out, unless `--threads` says how many all of them have. The
+first Ctrl-C or SIGTERM lets them finish the step and save, the second ends them. A rank that is
+killed ends the others; the exit code is then 3.
+
+Examples:
+  seedcorn launch --ranks 2 -- train recipe.toml
+  seedcorn launch --ranks 4 -- train recipe.toml --resume --set train.steps=20")]
+pub struct Launch {
+    /// Start so many ranks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub ranks: u32,
+    /// Start them with this, where the program was built with several
+    #[arg(long, value_enum)]
+    pub with: Option<With>,
+    /// What each rank does: `train` with its flags
+    #[arg(last = true, required = true, value_name = "VERB")]
+    pub command: Vec<OsString>,
+}
+
+/// What starts ranks and carries their messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum With {
+    /// Open MPI's `mpirun`
+    #[cfg_attr(not(feature = "mpi"), value(skip))]
+    Mpi,
+    /// Processes that reach each other by NCCL
+    #[cfg_attr(not(feature = "nccl"), value(skip))]
+    Nccl,
 }
 
 /// Flags of `inspect`.

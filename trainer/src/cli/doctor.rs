@@ -31,8 +31,9 @@ impl Finding {
 pub(super) fn run(global: &Global) -> std::io::Result<()> {
     let resolver = super::resolver(global);
     let findings =
-        [version(), processor(), threads(), instructions(), ranks(), memory(), cache(&resolver.cache_dir)];
-    for finding in findings.into_iter().chain(python(&resolver.python)).chain([hub(&resolver)]) {
+        [version(), processor(), threads(), instructions(), mpi(), memory(), cache(&resolver.cache_dir)];
+    for finding in findings.into_iter().chain(nccl()).chain(python(&resolver.python)).chain([hub(&resolver)])
+    {
         let mark = if finding.ok { "ok  " } else { "warn" };
         data_line(&format!("{mark}  {}", finding.text))?;
     }
@@ -77,7 +78,7 @@ fn instructions() -> Finding {
 }
 
 #[cfg(feature = "mpi")]
-fn ranks() -> Finding {
+fn mpi() -> Finding {
     match crate::parallel::mpi::version() {
         Some(version) => Finding::ok(format!("ranks: threads, and processes under `mpirun` ({version})")),
         None => Finding::warn("ranks: threads; MPI does not say its version"),
@@ -85,8 +86,24 @@ fn ranks() -> Finding {
 }
 
 #[cfg(not(feature = "mpi"))]
-fn ranks() -> Finding {
+fn mpi() -> Finding {
     Finding::ok("ranks: threads (a build with `--features mpi` also has processes)")
+}
+
+#[cfg(feature = "nccl")]
+fn nccl() -> Vec<Finding> {
+    use crate::parallel::nccl;
+    vec![match (nccl::version(), nccl::gpus()) {
+        (Ok(version), Ok(count @ 1..)) => Finding::ok(format!("NCCL: {version}, for {count} GPUs")),
+        (Ok(version), Ok(0)) => Finding::warn(format!("NCCL: {version}, but no GPU is seen")),
+        (Ok(version), Err(error)) => Finding::warn(format!("NCCL: {version}, but {error}")),
+        (Err(error), _) => Finding::warn(format!("NCCL: {error}")),
+    }]
+}
+
+#[cfg(not(feature = "nccl"))]
+fn nccl() -> Vec<Finding> {
+    Vec::new()
 }
 
 fn memory() -> Finding {

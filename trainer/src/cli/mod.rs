@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod generate;
 mod inspect;
+mod launch;
 mod merge;
 mod model;
 mod plan;
@@ -23,7 +24,7 @@ use seedcorn_kernels::{heap, isa};
 use self::args::{Cli, Global, Verb};
 use crate::error::{self, Explained};
 use crate::log::Verbosity;
-use crate::parallel::launch;
+use crate::parallel::{self, binding::Binding};
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -37,6 +38,7 @@ pub fn run() -> ExitCode {
 fn dispatch(verb: Verb, global: &Global) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Train(args) => train::run(&args, global),
+        Verb::Launch(args) => launch::run(&args, global),
         Verb::Check(args) => check::run(&args, global),
         Verb::Inspect(args) => inspect::run(&args, global),
         Verb::Merge(args) => merge::run(&args, global),
@@ -68,8 +70,12 @@ fn prepare_process(verb: &Verb, global: &Global) -> anyhow::Result<()> {
 fn fair_threads(verb: &Verb) -> Option<usize> {
     let Verb::Train(_) = verb else { return None };
     // A launcher that makes no sense is reported by the verb.
-    let here = launch::from_env().ok()??.on_this_machine?;
-    Some((std::thread::available_parallelism().ok()?.get() / here).max(1))
+    let launch = parallel::launch::from_env().ok()??;
+    let here = launch.on_this_machine?;
+    let available = std::thread::available_parallelism().ok()?.get();
+    // A process that was tied to its processors has them for itself.
+    let others = if Binding::of(&launch).is_some() { 1 } else { here };
+    Some((available / others).max(1))
 }
 
 /// Returns how sources are found: the environment's settings and the flags of every verb.

@@ -6,6 +6,7 @@ use crate::build::{Prepared, prepare};
 use crate::error::stderr_takes_colour;
 use crate::log::{Progress, Verbosity, data_line, from_here};
 use crate::merge::Merged;
+use crate::parallel::binding::Binding;
 use crate::parallel::{World, launch};
 use crate::plan;
 use crate::recipe::{self, Recipe};
@@ -18,6 +19,10 @@ pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
     let on_this_machine = launch.as_ref().and_then(|launch| launch.on_this_machine).unwrap_or(1);
     recipe.settle_ranks(launch.as_ref().map(|launch| launch.ranks), on_this_machine)?;
     let world = World::join(launch.as_ref(), &recipe.parallel)?;
+    let tied = launch.as_ref().and_then(Binding::of).and_then(|tied| tied.warning(on_this_machine));
+    if let (true, Some(warning)) = (world.leads(), tied) {
+        Progress::new(0, 0, global.verbosity()).warn(&warning);
+    }
     let result = run_in_world(&world, recipe, args, global);
     world.end(result)
 }

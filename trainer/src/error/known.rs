@@ -11,6 +11,7 @@ use crate::evidence::signing::SignatureError;
 use crate::export::ExportError;
 use crate::model::{ConfigError, LoadError};
 use crate::parallel::ParallelError;
+use crate::parallel::start::StartError;
 use crate::provenance::PolicyError;
 use crate::recipe::RecipeError;
 use crate::schedule::WarmUpTooLong;
@@ -41,6 +42,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         .or_else(|| cast::<LoadError>(error))
         .or_else(|| cast::<TrainError>(error))
         .or_else(|| cast::<ParallelError>(error))
+        .or_else(|| cast::<StartError>(error))
         .or_else(|| cast::<CheckpointError>(error))
         .or_else(|| cast::<ExportError>(error))
         .or_else(|| cast::<LockError>(error))

@@ -4,12 +4,12 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use seedcorn_data::Statistics;
-use seedcorn_data::source::{Resolved, hash_file};
+use seedcorn_data::source::{Resolved, hash_file, hash_text};
 
 use super::lock::{DataFiles, Device, File, Lock, ModelFiles, Order, Samples, Source};
 use crate::build::Prepared;
 use crate::provenance::Found;
-use crate::recipe::{DataSource, sha256_hex};
+use crate::recipe::DataSource;
 
 /// Describes every input of a run: what decides its bits, before the first step.
 ///
@@ -18,12 +18,11 @@ use crate::recipe::{DataSource, sha256_hex};
 pub fn describe(prepared: &Prepared) -> anyhow::Result<Lock> {
     let Prepared { recipe, base, dataset, .. } = prepared;
     let parts = base.tokenizer.as_ref().map(seedcorn_data::Tokenizer::parts);
-    let digest = |text: &str| sha256_hex(text.as_bytes());
     let model = ModelFiles {
         source: recipe.model.source.typed().to_owned(),
         revision: base.resolved.revision.clone(),
-        tokenizer_sha256: parts.map_or_else(String::new, |parts| digest(&parts.tokenizer_json)),
-        chat_template_sha256: parts.and_then(|parts| parts.chat_template.as_deref()).map(digest),
+        tokenizer_sha256: parts.map_or_else(String::new, |parts| hash_text(&parts.tokenizer_json)),
+        chat_template_sha256: parts.and_then(|parts| parts.chat_template.as_deref()).map(hash_text),
         files: files(&base.resolved),
         adapter_files: prepared.adapter_files.as_ref().map(files).unwrap_or_default(),
         license: prepared.licences.model.statement().cloned(),
@@ -89,7 +88,7 @@ fn samples(prepared: &Prepared) -> Result<Samples, seedcorn_data::Error> {
         sequences: stream.units_per_epoch(),
         total_steps: prepared.steps,
         order: Order {
-            train_sha256: sha256_hex(format!("{digest}{}", stream.order_digest()?).as_bytes()),
+            train_sha256: hash_text(&format!("{digest}{}", stream.order_digest()?)),
             eval_sha256: (eval > 0).then_some(digest),
         },
     })

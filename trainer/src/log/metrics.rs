@@ -109,26 +109,6 @@ impl Metrics {
     }
 }
 
-/// What is read back of a step.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct LoggedStep {
-    /// Optimizer step, from 1.
-    pub step: u64,
-    /// Mean loss of the step's trained tokens.
-    pub loss: f64,
-    /// Global gradient norm before clipping.
-    pub grad_norm: f64,
-    /// Digest of the adapter after the step, where it was taken.
-    pub adapter_sha256: Option<String>,
-}
-
-/// Reads every step and every evaluation that a `metrics.jsonl` holds.
-pub fn read(path: &Path) -> io::Result<(Vec<LoggedStep>, Vec<EvalRow>)> {
-    let text = fs_err::read_to_string(path)?;
-    let steps = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    Ok((steps, text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()))
-}
-
 fn rows_until(text: &[u8], step: u64) -> Vec<u8> {
     #[derive(Deserialize)]
     struct Row {

@@ -3,12 +3,14 @@
 
 mod metrics;
 mod progress;
+mod rows;
 mod run_log;
 pub mod tensorboard;
 mod usage;
 
-pub use metrics::{EvalRow, LoggedStep, Metrics, SourceRow, StepRow, read as read_metrics};
+pub use metrics::{EvalRow, Metrics, SourceRow, StepRow};
 pub use progress::{Progress, Verbosity};
+pub(crate) use rows::{Eval, Rows, Update};
 pub use run_log::RunLog;
 pub use usage::{MachineMemory, available_memory_bytes, cpu_seconds, peak_memory_bytes};
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ParallelError;
 use super::gather::{Gathered, Pending};
+use super::ranks::expect_bytes;
+use super::sum::floats;
+use super::{ParallelError, part};
 use crate::error::Exit;
 
 /// One call of a collective: what an error names, and how long the others may let wait.
@@ -85,6 +87,65 @@ pub trait Collective: std::fmt::Debug {
     ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
         debug_assert_eq!(members.len(), lengths.len());
         Ok(Box::new(Gathered(self.all_gather_among(call, members, &own)?)))
+    }
+
+    /// Adds up what members have, in an order of the engine's own; every one of them gets the same sum.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange_among`].
+    fn all_reduce_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        values: &mut [f32],
+    ) -> Result<(), ParallelError> {
+        self.all_reduce_by_slices(call, members, values)
+    }
+
+    /// Checks that members are at the same call with as many values, before an engine adds by itself.
+    ///
+    /// # Errors
+    /// [`ParallelError::OutOfStep`], and as [`Collective::exchange_among`].
+    fn expect_as_many(&self, call: Call, members: &[usize], values: usize) -> Result<(), ParallelError> {
+        let own = (values as u64).to_ne_bytes();
+        let Call { op, step, .. } = call;
+        for (&rank, other) in members.iter().zip(self.all_gather_among(call, members, &own)?) {
+            if other.as_slice() != own {
+                let (got, expected) = ("another number of values".to_owned(), format!("{values} values"));
+                return Err(ParallelError::OutOfStep { rank, op, step, got, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds up what members have: each adds a slice, in the order of members, and hands it to all.
+    ///
+    /// # Errors
+    /// As [`Collective::exchange_among`].
+    fn all_reduce_by_slices(
+        &self,
+        call: Call,
+        members: &[usize],
+        values: &mut [f32],
+    ) -> Result<(), ParallelError> {
+        let length = values.len();
+        let slice = |index| part(index, members.len(), length);
+        let outgoing: Vec<&[u8]> =
+            (0..members.len()).map(|index| bytemuck::cast_slice(&values[slice(index)])).collect();
+        let own = members.iter().position(|rank| *rank == self.rank()).map_or(0, |index| slice(index).len());
+        let mut sum = vec![0.0f32; own];
+        let bytes = size_of_val(sum.as_slice());
+        for (&rank, message) in members.iter().zip(self.exchange_among(call, members, &outgoing)?) {
+            expect_bytes(rank, call.op, call.step, message.len(), bytes)?;
+            sum.iter_mut().zip(floats(&message)).for_each(|(sum, value)| *sum += value);
+        }
+        let finished = self.all_gather_among(call, members, bytemuck::cast_slice(&sum))?;
+        for (index, (&rank, message)) in members.iter().zip(finished).enumerate() {
+            let range = slice(index);
+            expect_bytes(rank, call.op, call.step, message.len(), range.len() * size_of::<f32>())?;
+            values[range].iter_mut().zip(floats(&message)).for_each(|(value, sum)| *value = sum);
+        }
+        Ok(())
     }
 }
 

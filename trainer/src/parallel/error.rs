@@ -39,6 +39,16 @@ pub enum ParallelError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    #[error("rank {rank} cannot reach the others at `{op}` of step {step}")]
+    Unreachable {
+        rank: usize,
+        op: &'static str,
+        step: u64,
+        hint: Option<String>,
+        exit: Exit,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     #[error("rank {rank} is out of step: at `{op}` of step {step} it sent {got}, expected {expected}")]
     OutOfStep { rank: usize, op: &'static str, step: u64, got: String, expected: String },
     #[error("after step {step} rank {rank} holds another adapter than rank 0")]
@@ -59,9 +69,11 @@ impl ParallelError {
             Self::NoEngine { by, .. } => Some(format!(
                 "build with `--features mpi` and start with `mpirun`, or unset {by} to run alone"
             )),
-            Self::OtherMpi { .. } => {
-                Some("start all ranks with `mpirun`, and set no other rank variables".to_owned())
-            }
+            Self::OtherMpi { .. } => Some(
+                "start all ranks with `mpirun` or `srun --mpi=pmix`, and set no other rank variables (torchrun and \
+                 indexed jobs start no MPI ranks)"
+                    .to_owned(),
+            ),
             Self::TooManyThreads { .. } => {
                 Some("start them with `mpirun`, or set `parallel.data` to less".to_owned())
             }
@@ -73,6 +85,7 @@ impl ParallelError {
             Self::Lost { .. } => Some(
                 "all ranks have ended; continue with `--resume`, on as many ranks as you like".to_owned(),
             ),
+            Self::Unreachable { hint, .. } => hint.clone(),
             Self::Failed { .. } | Self::Panicked { .. } => None,
             Self::OutOfStep { .. } => {
                 Some("start the same program with the same recipe as every rank".to_owned())
@@ -103,6 +116,7 @@ impl ParallelError {
             Self::Lost { .. } | Self::Panicked { .. } | Self::Failed { .. } | Self::OutOfStep { .. } => {
                 Exit::Lost
             }
+            Self::Unreachable { exit, .. } => *exit,
             Self::Diverged { .. } => Exit::Failed,
         }
     }

@@ -9,6 +9,33 @@ use super::ParallelError;
 /// More ranks than any cluster has.
 const MOST_RANKS: u64 = 1 << 16;
 
+/// What [`read`] reads: whoever starts ranks takes away what another launcher has said.
+pub const VARIABLES: [&str; 23] = [
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "TORCHELASTIC_USE_AGENT_STORE",
+    "TORCHELASTIC_RUN_ID",
+    "TORCHELASTIC_RESTART_COUNT",
+    "PET_NODE_RANK",
+    "PET_NNODES",
+    "PET_NPROC_PER_NODE",
+    "PET_MASTER_ADDR",
+    "PET_MASTER_PORT",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "SLURM_STEP_ID",
+    "SLURM_PROCID",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_LOCALID",
+    "JOB_COMPLETION_INDEX",
+];
+
 /// This process among those that a launcher has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
@@ -18,8 +45,22 @@ pub struct Launch {
     pub ranks: usize,
     /// How many of them are on this machine, where the launcher says.
     pub on_this_machine: Option<usize>,
+    /// Which of those it is; 0 where the launcher does not say.
+    pub local_rank: usize,
+    /// Whether that launcher starts MPI ranks.
+    pub starts_mpi: bool,
     /// Where that was read, like `RANK` and `WORLD_SIZE`.
     pub by: &'static str,
+}
+
+/// What `mpirun` sets.
+const OF_MPIRUN: &str = "`OMPI_COMM_WORLD_RANK` and `OMPI_COMM_WORLD_SIZE`";
+
+impl Launch {
+    /// Whether `mpirun` has started this process.
+    pub fn is_of_mpirun(&self) -> bool {
+        self.by == OF_MPIRUN
+    }
 }
 
 /// Reads variables of the environment; an empty one counts as absent.
@@ -74,15 +115,23 @@ pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Launch>,
     let is_indexed = env.text("JOB_COMPLETION_INDEX").is_some() && env.text("RANK").is_none();
     if !is_indexed && let Some((rank, ranks)) = env.pair("RANK", "WORLD_SIZE")? {
         let here = env.number("LOCAL_WORLD_SIZE")?;
-        return launch("`RANK` and `WORLD_SIZE`", rank, ranks, here);
+        let local_rank = env.number("LOCAL_RANK")?;
+        return launch(
+            "`RANK` and `WORLD_SIZE`",
+            rank,
+            ranks,
+            Here { ranks: here, local_rank, ..Here::default() },
+        );
     }
     if let Some((rank, ranks)) = env.pair("PET_NODE_RANK", "PET_NNODES")? {
         one_process_a_pod(&env)?;
-        return launch("`PET_NODE_RANK` and `PET_NNODES`", rank, ranks, Some(1));
+        return launch("`PET_NODE_RANK` and `PET_NNODES`", rank, ranks, Here::ALONE);
     }
     if let Some((rank, ranks)) = env.pair("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")? {
         let here = env.number("OMPI_COMM_WORLD_LOCAL_SIZE")?;
-        return launch("`OMPI_COMM_WORLD_RANK` and `OMPI_COMM_WORLD_SIZE`", rank, ranks, here);
+        let local_rank = env.number("OMPI_COMM_WORLD_LOCAL_RANK")?;
+        let here = Here { ranks: here, local_rank, starts_mpi: true };
+        return launch(OF_MPIRUN, rank, ranks, here);
     }
     // A batch script sees the variables of its job; only what `srun` starts has a step.
     if env.text("SLURM_STEP_ID").is_some()
@@ -90,28 +139,43 @@ pub fn read(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Launch>,
         && let Some((rank, ranks)) = env.pair("SLURM_PROCID", "SLURM_NTASKS")?
         && ranks > 1
     {
-        return launch("`SLURM_PROCID` and `SLURM_NTASKS`", rank, ranks, slurm_tasks_here(&env));
+        let here = Here {
+            ranks: slurm_tasks_here(&env),
+            local_rank: env.number("SLURM_LOCALID")?,
+            starts_mpi: true,
+        };
+        return launch("`SLURM_PROCID` and `SLURM_NTASKS`", rank, ranks, here);
     }
     // An index alone is no rank: indexed jobs are also used for runs that have nothing to do with each other.
     if is_indexed && env.text("WORLD_SIZE").is_some() {
         let pair = env.pair("JOB_COMPLETION_INDEX", "WORLD_SIZE")?;
         let (rank, ranks) = pair.expect("both are there");
-        return launch("`JOB_COMPLETION_INDEX` and `WORLD_SIZE`", rank, ranks, Some(1));
+        return launch("`JOB_COMPLETION_INDEX` and `WORLD_SIZE`", rank, ranks, Here::ALONE);
     }
     Ok(None)
 }
 
-fn launch(
-    by: &'static str,
-    rank: u64,
-    ranks: u64,
-    here: Option<u64>,
-) -> Result<Option<Launch>, ParallelError> {
+/// What a launcher says of this machine.
+#[derive(Clone, Copy, Default)]
+struct Here {
+    ranks: Option<u64>,
+    local_rank: Option<u64>,
+    starts_mpi: bool,
+}
+
+impl Here {
+    const ALONE: Here = Here { ranks: Some(1), local_rank: None, starts_mpi: false };
+}
+
+fn launch(by: &'static str, rank: u64, ranks: u64, here: Here) -> Result<Option<Launch>, ParallelError> {
     if rank >= ranks {
         return Err(ParallelError::BadRank { rank, ranks, by });
     }
-    let on_this_machine = here.filter(|here| (1..=ranks).contains(here)).map(|here| here as usize);
-    let launch = Launch { rank: rank as usize, ranks: ranks as usize, on_this_machine, by };
+    let on_this_machine = here.ranks.filter(|here| (1..=ranks).contains(here)).map(|here| here as usize);
+    let local_rank = here.local_rank.unwrap_or(0) as usize;
+    let Here { starts_mpi, .. } = here;
+    let launch =
+        Launch { rank: rank as usize, ranks: ranks as usize, on_this_machine, local_rank, starts_mpi, by };
     Ok((ranks > 1).then_some(launch))
 }
 
@@ -191,6 +255,22 @@ mod tests {
             let found = found.map(|one| (one.rank, one.ranks, one.on_this_machine));
             assert_eq!(found, expected, "{variables:?}");
         }
+    }
+
+    #[test]
+    fn which_of_this_machine_it_is() {
+        let of = |variables: &[(&str, &str)]| {
+            let launch = read_from(variables).expect("valid").expect("several ranks");
+            (launch.local_rank, launch.starts_mpi)
+        };
+        assert_eq!(of(&[("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")]), (1, false));
+        assert_eq!(of(&[("RANK", "3"), ("WORLD_SIZE", "4")]), (0, false));
+        let mpirun = [("OMPI_COMM_WORLD_RANK", "3"), ("OMPI_COMM_WORLD_SIZE", "4")];
+        assert_eq!(of(&[&mpirun[..], &[("OMPI_COMM_WORLD_LOCAL_RANK", "2")]].concat()), (2, true));
+        let srun =
+            [("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "5"), ("SLURM_NTASKS", "8"), ("SLURM_LOCALID", "1")];
+        assert_eq!(of(&srun), (1, true));
+        assert_eq!(of(&[("PET_NNODES", "3"), ("PET_NODE_RANK", "2")]), (0, false));
     }
 
     #[test]

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! launch      what a launcher's environment says of this process
+//! binding     whether `mpirun` has tied this process to some processors
+//! start       a launcher of our own, for the ranks of one machine
 //! world       the ranks of a run, and how this process plays its own
-//! collective  what ranks do together; one file an engine: single, threads, mpi
+//! collective  what ranks do together; one file or folder an engine: single, threads, mpi, nccl
 //! gather      parts that come while a rank computes
+//! rendezvous  how ranks without MPI find each other
 //! ranks       what the training loop asks for: my share, our sum, are we the same
 //! tensor      what the ranks with slices of one model ask of each other
 //! reduce      one binary tree over micro-batches, whoever computed them
@@ -12,9 +15,12 @@
 //! model_traffic  bytes between ranks that hold one model together
 //! ```
 
+pub mod binding;
 mod collective;
 mod error;
 mod gather;
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+mod header;
 pub mod launch;
 mod mesh;
 mod model_traffic;
@@ -22,9 +28,13 @@ mod model_traffic;
 pub mod mpi;
 #[cfg(feature = "mpi")]
 mod mpi_gather;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod ranks;
 mod reduce;
+pub mod rendezvous;
 mod single;
+pub mod start;
 mod sum;
 mod tensor;
 mod threads;

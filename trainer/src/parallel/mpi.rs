@@ -10,12 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mpi::Threading;
+use mpi::collective::SystemOperation;
 use mpi::environment::{self, Universe};
 use mpi::request::{self, LocalScope, Request, Scope};
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, Destination, Source};
-use sha2::{Digest, Sha256};
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Source};
 
+use super::header::{HEADER, header, length};
 use super::launch::Launch;
 use super::mpi_gather::UnderWay;
 use super::{Call, Collective, ParallelError, Pending, Processes};
@@ -23,12 +24,12 @@ use crate::error::{Exit, report_from};
 
 /// Bytes of one MPI message at most; its count is a 32-bit number.
 pub(super) const PIECE: usize = 1 << 30;
+/// Values that are added at one time at most, for the same reason.
+const ADDED: usize = PIECE / 4;
 /// Polls without a pause, while all ranks are known to be there.
 const BUSY: Duration = Duration::from_secs(1);
 /// The longest pause between two polls.
 const LONGEST_PAUSE: Duration = Duration::from_micros(500);
-/// What goes ahead of a message: a digest of the operation's name, the step, the length.
-const HEADER: usize = 24;
 
 /// This process in the world of MPI.
 pub(super) struct Mpi {
@@ -171,6 +172,37 @@ impl Collective for Mpi {
     ) -> Result<Box<dyn Pending + 'a>, ParallelError> {
         Ok(Box::new(UnderWay::new(self, &self.world, (self.rank, members), own, lengths)))
     }
+
+    /// As MPI adds, in a tree or a ring as it sees fit, where all ranks do.
+    fn all_reduce_among(
+        &self,
+        call: Call,
+        members: &[usize],
+        values: &mut [f32],
+    ) -> Result<(), ParallelError> {
+        if members.len() != self.size {
+            return self.all_reduce_by_slices(call, members, values);
+        }
+        self.expect_as_many(call, members, values.len())?;
+        let now = Instant::now();
+        let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
+        let own = values.to_vec();
+        for (own, sum) in own.chunks(ADDED).zip(values.chunks_mut(ADDED)) {
+            request::scope(|scope| {
+                let mut adding =
+                    self.world.immediate_all_reduce_into(scope, own, sum, SystemOperation::sum());
+                while let Err(still) = adding.test() {
+                    adding = still;
+                    if Instant::now() >= deadline {
+                        // MPI does not say which rank it waits for.
+                        self.lost(call, (self.rank + 1) % self.size);
+                    }
+                    thread::yield_now();
+                }
+            });
+        }
+        Ok(())
+    }
 }
 
 impl Processes for Mpi {
@@ -189,23 +221,4 @@ impl fmt::Debug for Mpi {
 pub fn version() -> Option<String> {
     let text = environment::library_version().ok()?;
     Some(text.lines().next()?.split(',').next()?.trim().to_owned())
-}
-
-fn header(call: Call, length: usize) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
-    header[..8].copy_from_slice(&Sha256::digest(call.op.as_bytes())[..8]);
-    header[8..16].copy_from_slice(&call.step.to_ne_bytes());
-    header[16..].copy_from_slice(&(length as u64).to_ne_bytes());
-    header
-}
-
-/// Reads how much a rank will send; a rank that is somewhere else in the program would be misunderstood.
-fn length(call: Call, rank: usize, got: &[u8]) -> Result<usize, ParallelError> {
-    let (words, _) = got.as_chunks::<8>();
-    if got[..16] == header(call, 0)[..16] {
-        return Ok(u64::from_ne_bytes(words[2]) as usize);
-    }
-    let Call { op, step, .. } = call;
-    let got = format!("something else of step {}", u64::from_ne_bytes(words[1]));
-    Err(ParallelError::OutOfStep { rank, op, step, got, expected: format!("`{op}` of step {step}") })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Bytes, Call, Collective, Gathering, Mesh, ParallelError, Single, SumOverRanks};
+use crate::recipe::Reduction;
 
 /// A rank waits for the slowest so many times as long as it has itself computed between two calls, on top of the
 /// timeout: shares differ, and machines do.
@@ -142,8 +143,8 @@ impl<'a> Ranks<'a> {
     }
 
     /// Starts the sum of a step over `items` micro-batches, of which this rank computes its share.
-    pub fn sum(&self, step: u64, items: usize) -> SumOverRanks<'_> {
-        SumOverRanks::new(self, step, items)
+    pub fn sum(&self, step: u64, items: usize, reduction: Reduction) -> SumOverRanks<'_> {
+        SumOverRanks::new(self, step, items, reduction)
     }
 
     /// Puts together what every rank has computed of `items` numbers, in their order.
@@ -306,6 +307,17 @@ impl<'a> Ranks<'a> {
         // The ranks of other groups still see this stretch of computing as one.
         self.pace.set(Pace { op, step, ..pace });
         result
+    }
+
+    /// Adds up gradients of the ranks with other shares of the data, in the engine's own order. How much an engine sends for
+    /// that is its own matter: counted is what a ring sends, and what the exchange of slices does.
+    pub(super) fn add_up_gradients(&self, step: u64, values: &mut [f32]) -> Result<(), ParallelError> {
+        let (all, own) = (values.len() as u64, self.share(values.len()).len() as u64);
+        let mut traffic = self.traffic.get();
+        traffic.gradient_bytes += 4 * (all - own) + 4 * (self.mesh.data as u64 - 1) * own;
+        self.traffic.set(traffic);
+        let group = &self.data_group;
+        self.calling(GRADIENTS, step, None, |call| self.collective.all_reduce_among(call, group, values))
     }
 
     fn calling<T>(

@@ -11,6 +11,7 @@ use super::ranks::{GRADIENTS, expect_bytes, numbers};
 use super::reduce::{join, parts};
 use super::{ParallelError, Ranks};
 use crate::model::{Gradients, Tree};
+use crate::recipe::Reduction;
 
 type Item = (f64, Gradients);
 
@@ -19,6 +20,7 @@ pub struct SumOverRanks<'a> {
     ranks: &'a Ranks<'a>,
     step: u64,
     items: usize,
+    reduction: Reduction,
     /// The parts of the tree that this rank adds.
     parts: Vec<Range<usize>>,
     done: Vec<Item>,
@@ -42,10 +44,10 @@ fn tree() -> Tree<Item> {
 }
 
 impl<'a> SumOverRanks<'a> {
-    pub(super) fn new(ranks: &'a Ranks<'a>, step: u64, items: usize) -> Self {
+    pub(super) fn new(ranks: &'a Ranks<'a>, step: u64, items: usize, reduction: Reduction) -> Self {
         let share = ranks.share(items);
         let parts = parts(items, &share);
-        Self { ranks, step, items, parts, done: Vec::new(), current: tree(), next: share.start }
+        Self { ranks, step, items, reduction, parts, done: Vec::new(), current: tree(), next: share.start }
     }
 
     /// Takes the loss and the gradients of the next micro-batch of this rank's share.
@@ -77,8 +79,18 @@ impl<'a> SumOverRanks<'a> {
         }
         let (losses, gradients): (Vec<f64>, Vec<Gradients>) = self.done.drain(..).unzip();
         let (loss, stop) = self.losses(&losses, stop)?;
-        let flat = gradients.into_iter().map(|one| one.into_values().concat()).collect();
-        let total = self.gradients(flat, lengths.iter().sum())?;
+        let flat = gradients.into_iter().map(|one| one.into_values().concat());
+        let total = match self.reduction {
+            Reduction::Tree => self.gradients(flat.collect(), lengths.iter().sum())?,
+            Reduction::Fast => {
+                // Without a micro-batch of its own a rank adds nothing.
+                let mut own = flat
+                    .reduce(|left, right| add(left, &right))
+                    .unwrap_or_else(|| vec![0.0; lengths.iter().sum()]);
+                self.ranks.add_up_gradients(self.step, &mut own)?;
+                own
+            }
+        };
         let mut rest = total.as_slice();
         let mut tensor = |&length: &usize| {
             let (values, after) = rest.split_at(length);
@@ -134,10 +146,7 @@ impl<'a> SumOverRanks<'a> {
             sums.extend(parts.into_iter().enumerate().map(|(part, range)| (range, of_part(part))));
         }
         drop(incoming);
-        let sum = join(self.items, sums, &|mut left: Vec<f32>, right: Vec<f32>| {
-            left.iter_mut().zip(&right).for_each(|(left, right)| *left += right);
-            left
-        });
+        let sum = join(self.items, sums, &|left, right: Vec<f32>| add(left, &right));
         let sum = sum.expect("one item at least");
         let mut total = Vec::with_capacity(length);
         let finished = vec![bytemuck::cast_slice(&sum); data];
@@ -159,6 +168,12 @@ impl<'a> SumOverRanks<'a> {
     }
 }
 
+fn add(mut left: Vec<f32>, right: &[f32]) -> Vec<f32> {
+    left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+    left
+}
+
+/// Reads numbers wherever they stand in memory.
 pub(super) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
     let (numbers, _) = bytes.as_chunks::<4>();
     numbers.iter().map(|number| f32::from_ne_bytes(*number))

@@ -7,6 +7,7 @@
 //! loss         all_gather   (n - 1) (1 + 8 p)         one byte says whether to stop
 //! gradients    exchange     4 p (L - L / n)           each rank gets its slice of every part
 //! gradients    exchange     4 (n - 1) (L / n)         the finished slices
+//! gradients    all_reduce   4 (L - L / n) + 4 (n - 1) (L / n)    instead of both, with `parallel.reduction = "fast"`
 //! compare      all_gather   32 (m - 1)                a hash, before a checkpoint and at the end
 //! evaluation   all_gather   8 (n - 1) (batches / n)   losses
 //! ```
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use super::Mesh;
 use super::reduce::parts;
+use crate::recipe::Reduction;
 
 /// Bytes of a hash.
 const DIGEST: u64 = 32;
@@ -38,12 +40,19 @@ pub struct Traffic {
     items: usize,
     /// Trained values that a rank has gradients of.
     length: usize,
+    reduction: Reduction,
 }
 
 impl Traffic {
     /// Takes the micro-batches of a step and the trained values that a rank has gradients of.
     pub fn new(mesh: Mesh, items: usize, length: usize) -> Self {
-        Self { mesh, items, length }
+        Self { mesh, items, length, reduction: Reduction::Tree }
+    }
+
+    /// Adds gradients in another way. What is said then is what a ring sends; an engine may choose otherwise.
+    #[must_use]
+    pub fn reduced(self, reduction: Reduction) -> Self {
+        Self { reduction, ..self }
     }
 
     /// Returns what a rank sends to those with other shares of the data in a step, in the order of its calls; nothing where
@@ -56,8 +65,13 @@ impl Traffic {
         let index = self.mesh.data_index(rank);
         let parts = parts(self.items, &self.mesh.share(index, self.items)).len() as u64;
         let (all, own) = (self.length as u64, self.mesh.share(index, self.length).len() as u64);
+        let loss = Sent { op: "loss", collective: "all_gather", bytes: others * (1 + 8 * parts) };
+        if self.reduction == Reduction::Fast {
+            let bytes = 4 * (all - own) + 4 * others * own;
+            return vec![loss, Sent { op: "gradients", collective: "all_reduce", bytes }];
+        }
         vec![
-            Sent { op: "loss", collective: "all_gather", bytes: others * (1 + 8 * parts) },
+            loss,
             Sent { op: "gradients", collective: "exchange", bytes: 4 * parts * (all - own) },
             Sent { op: "gradients", collective: "exchange", bytes: 4 * others * own },
         ]

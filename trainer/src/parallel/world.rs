@@ -197,15 +197,19 @@ impl World {
     }
 }
 
-#[cfg(feature = "mpi")]
+/// MPI where the launcher starts MPI ranks, NCCL elsewhere; the one that there is in a build with one.
 fn engine(launch: &Launch) -> Result<Box<dyn Processes>, ParallelError> {
-    Ok(Box::new(super::mpi::Mpi::join(launch)?))
-}
-
-#[cfg(not(feature = "mpi"))]
-fn engine(launch: &Launch) -> Result<Box<dyn Processes>, ParallelError> {
-    let Launch { rank, ranks, by, .. } = *launch;
-    Err(ParallelError::NoEngine { rank, ranks, by })
+    #[cfg(feature = "mpi")]
+    if launch.starts_mpi || cfg!(not(feature = "nccl")) {
+        return Ok(Box::new(super::mpi::Mpi::join(launch)?));
+    }
+    #[cfg(feature = "nccl")]
+    return Ok(Box::new(super::nccl::Nccl::join(launch)?));
+    #[cfg(not(feature = "nccl"))]
+    {
+        let Launch { rank, ranks, by, .. } = *launch;
+        Err(ParallelError::NoEngine { rank, ranks, by })
+    }
 }
 
 /// Whether every rank comes to this error.
@@ -336,6 +340,7 @@ mod tests {
             tensor: 1,
             shard_base: false,
             timeout_seconds: 30,
+            reduction: recipe::Reduction::Tree,
             on_this_machine: 1,
             launched: false,
         };

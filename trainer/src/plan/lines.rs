@@ -5,6 +5,9 @@ use seedcorn_data::Statistics;
 use crate::build::Prepared;
 use crate::recipe::shown_bytes;
 
+/// What is given up by a setting.
+const FAST: &str = "`parallel.reduction` is \"fast\": another number of ranks gives other bits";
+
 /// Describes the run: model, data, adapter and the arithmetic of a step.
 pub fn lines(prepared: &Prepared) -> Vec<String> {
     let Prepared { recipe, base, dataset, .. } = prepared;
@@ -48,6 +51,9 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
             "{} ranks, {data} (data) x {tensor} (tensor): {tensor} compute each of {each} micro-batches together",
             mesh.ranks()
         )),
+    }
+    if mesh.data > 1 && !recipe.parallel.reduction.is_tree() {
+        lines.push(FAST.to_owned());
     }
     match recipe.parallel.parts() {
         1 => {}

@@ -233,6 +233,7 @@ impl Subject {
     /// Returns what its ranks send to those with other shares of the data.
     pub fn traffic(&self) -> Traffic {
         Traffic::new(self.mesh(), self.recipe.train.accumulation() as usize, self.values_of_rank() as usize)
+            .reduced(self.recipe.parallel.reduction)
     }
 }
 

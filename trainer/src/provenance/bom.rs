@@ -4,6 +4,7 @@
 //! version 1.5 of the format.
 
 use seedcorn_adapters::folder::MARK;
+use seedcorn_data::source::hash_text;
 use serde_json::{Map, Value, json};
 
 use super::export::{Export, Kind};
@@ -11,7 +12,6 @@ use super::licence::Licence;
 use super::origin::Named;
 use super::statement::Statement;
 use crate::evidence::{File, Lock, Source};
-use crate::recipe::sha256_hex;
 
 const SUBJECT: &str = "model";
 const BASE: &str = "base-model";
@@ -42,7 +42,7 @@ pub(super) fn text(export: &Export<'_>) -> String {
 
 /// Makes a UUID of version 8 (RFC 9562) of the content's sha256.
 fn serial_number(content: &str) -> String {
-    let hex = sha256_hex(content.as_bytes());
+    let hex = hash_text(content);
     // The variant's two high bits are 10.
     let variant = ["8", "9", "a", "b"][hex.as_bytes()[16] as usize % 4];
     format!(

@@ -8,7 +8,7 @@ use crate::evidence::{DataFiles, Device, File, Lock, ModelFiles, Order, Results,
 use crate::recipe::{Recipe, parse};
 
 fn file(name: &str, bytes: u64) -> File {
-    File { name: name.to_owned(), bytes, sha256: crate::recipe::sha256_hex(name.as_bytes()) }
+    File { name: name.to_owned(), bytes, sha256: seedcorn_data::source::hash_text(name) }
 }
 
 fn stated(id: &str, from: Origin) -> Option<Statement> {

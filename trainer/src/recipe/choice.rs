@@ -127,6 +127,24 @@ pub enum Activation {
     Auto,
 }
 
+/// How ranks add their gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// In one tree over micro-batches: the bits of one rank.
+    #[default]
+    Tree,
+    /// In the engine's own order, which depends on the ranks.
+    Fast,
+}
+
+impl Reduction {
+    /// Whether any number of ranks gives the same bits.
+    pub fn is_tree(&self) -> bool {
+        *self == Reduction::Tree
+    }
+}
+
 /// Update rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,11 +1,13 @@
 //! One text and one hash for what a recipe decides.
 
 use super::settings::Recipe;
-use sha2::{Digest, Sha256};
+use seedcorn_data::source::hash_text;
 
-/// Tables and keys that change where results go or what is shown, never a bit of the result; but for `parallel.tensor`,
-/// which moves the last bits, and with which a run may still go on.
-const WITHOUT_EFFECT: [&str; 5] = ["output", "log", "checkpoint", "parallel", "policy"];
+/// Tables that change where results go or what is shown, never a bit of the result.
+const WITHOUT_EFFECT: [&str; 4] = ["output", "log", "checkpoint", "policy"];
+/// What counts of `[parallel]`; it is written only where it has an effect. `parallel.tensor` moves the last bits too, but a run
+/// may go on with another.
+const PARALLEL_WITH_EFFECT: &str = "reduction";
 /// The same of `[train]`: what is kept and what is computed again give the same bits.
 const TRAIN_WITHOUT_EFFECT: [&str; 2] = ["activation", "memory_budget"];
 
@@ -16,14 +18,14 @@ impl Recipe {
     }
 
     /// Writes the parts that decide the bits of the result: everything but `output`, `log`, `checkpoint`,
-    /// `parallel`, `[policy]`, stated licences, `train.activation` and `train.memory_budget`.
+    /// `parallel` (but for `reduction = "fast"`), `[policy]`, stated licences, `train.activation` and `train.memory_budget`.
     pub fn canonical_toml(&self) -> String {
         canonical(self.table())
     }
 
     /// Returns the sha256 of [`Recipe::canonical_toml`], in lower-case hexadecimal digits.
     pub fn digest(&self) -> String {
-        sha256_hex(self.canonical_toml().as_bytes())
+        hash_text(&self.canonical_toml())
     }
 
     /// Returns the recipe as a TOML table, in the order of the fields.
@@ -41,6 +43,12 @@ fn canonical(mut table: toml::Table) -> String {
 pub(crate) fn keep_what_decides(table: &mut toml::Table) {
     for key in WITHOUT_EFFECT {
         table.remove(key);
+    }
+    if let Some(parallel) = table.get_mut("parallel").and_then(toml::Value::as_table_mut) {
+        parallel.retain(|key, _| key == PARALLEL_WITH_EFFECT);
+        if parallel.is_empty() {
+            table.remove("parallel");
+        }
     }
     if let Some(train) = table.get_mut("train").and_then(toml::Value::as_table_mut) {
         train.retain(|key, _| !TRAIN_WITHOUT_EFFECT.contains(&key));
@@ -69,17 +77,7 @@ fn sources(table: &mut toml::Table) -> Vec<&mut toml::Table> {
 /// Returns the digest of a recipe that is written whole, as a lock holds it: also one that was written before
 /// some key existed.
 pub fn digest_of(table: &toml::Table) -> String {
-    sha256_hex(canonical(table.clone()).as_bytes())
-}
-
-/// Hashes bytes to 64 lower-case hexadecimal digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hash_text(&canonical(table.clone()))
 }
 
 /// Returns the dotted keys whose values differ between two TOML texts, each with its value in both
@@ -133,11 +131,5 @@ mod tests {
         let names: Vec<_> = keys.iter().map(|(key, was, is)| format!("{key}: {was} -> {is}")).collect();
         assert_eq!(names, ["t.lr: 0.1 -> 0.2", "d.0.s: \"a\" -> \"b\"", "t.w: none -> 3"]);
         assert!(differing_keys(a, a).expect("TOML").is_empty());
-    }
-
-    #[test]
-    fn hashes_like_sha256sum() {
-        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(sha256_hex(b""), empty);
     }
 }

@@ -5,8 +5,8 @@
 
 use super::byte_size::ByteSize;
 use super::choice::{
-    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
-    Unknown,
+    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, Reduction,
+    ScheduleKind, TrainOn, Unknown,
 };
 use super::rank_count::RankCount;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -211,6 +211,7 @@ pub struct ParallelFile {
     pub tensor: Option<u64>,
     pub shard_base: Option<bool>,
     pub timeout_seconds: Option<u64>,
+    pub reduction: Option<Reduction>,
 }
 
 /// Which linear layers get an adapter, by PEFT's rules.

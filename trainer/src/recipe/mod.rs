@@ -25,11 +25,11 @@ mod tests;
 
 pub use byte_size::{ByteSize, shown as shown_bytes};
 pub use choice::{
-    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
-    Unknown,
+    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, Reduction,
+    ScheduleKind, TrainOn, Unknown,
 };
 pub(crate) use digest::keep_what_decides;
-pub use digest::{differing_keys, digest_of, sha256_hex};
+pub use digest::{differing_keys, digest_of};
 pub use error::{At, RecipeError};
 pub use file::{
     AdapterFile, CheckpointFile, DataFile, EvalFile, ExportFile, LogFile, ModelFile, OptimizerFile,

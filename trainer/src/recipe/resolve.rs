@@ -115,7 +115,8 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
     }
     let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
     let shard_base = file.shard_base.unwrap_or(false);
-    Ok(Parallel { data, tensor, shard_base, timeout_seconds, on_this_machine: 1, launched: false })
+    let reduction = file.reduction.unwrap_or_default();
+    Ok(Parallel { data, tensor, shard_base, timeout_seconds, reduction, on_this_machine: 1, launched: false })
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {

@@ -1,8 +1,8 @@
 //! The recipe after checks and defaults: what the rest of the program reads, and what the lock holds.
 
 use super::choice::{
-    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, ScheduleKind, TrainOn,
-    Unknown,
+    Activation, AdapterKind, Compute, Format, Merged, OnLong, OptimizerKind, Quantize, Reduction,
+    ScheduleKind, TrainOn, Unknown,
 };
 use super::file::Targets;
 use super::location::Location;
@@ -289,7 +289,8 @@ pub struct Policy {
     pub unknown: Unknown,
 }
 
-/// How many ranks share the work. How many share the data never changes a bit of the result.
+/// How many ranks share the work. How many share the data never changes a bit of the result, unless gradients are added the
+/// fast way.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Parallel {
     /// Ranks that share out the micro-batches of a step, whose number they divide.
@@ -302,6 +303,9 @@ pub struct Parallel {
     pub shard_base: bool,
     /// Seconds that a rank may take longer than expected.
     pub timeout_seconds: u64,
+    /// How gradients are added; absent where it is as ever.
+    #[serde(skip_serializing_if = "Reduction::is_tree")]
+    pub reduction: Reduction,
     /// Ranks that share this machine's memory; no part of a recipe.
     #[serde(skip)]
     pub on_this_machine: u64,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::chart::{Chart, Curve, Layout};
 use super::facts::Facts;
 use super::numbers::{grouped, grouped_signed, measured};
-use super::rows::{Rows, Update};
+use crate::log::{Rows, Update};
 use crate::recipe::shown_bytes;
 
 /// Steps in the table, about.
@@ -116,7 +116,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::rows::Eval;
+    use crate::log::Eval;
 
     fn rows(count: u64) -> Rows {
         let step = |step| Update {
@@ -128,6 +128,7 @@ mod tests {
             tokens_per_second: 10.0,
             seconds: Some(1.0),
             peak_memory_bytes: Some(3_000_000),
+            adapter_sha256: None,
         };
         let eval = |step| Eval { step, loss: 0.5, tokens: 1, sources: Vec::new() };
         Rows { steps: (1..=count).map(step).collect(), evals: vec![eval(0), eval(77)], unread: 0 }

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::facts::Facts;
 use super::numbers::{duration, grouped, grouped_signed, measured};
-use super::rows::{Eval, Rows};
 use crate::evidence::Lock;
+use crate::log::{Eval, Rows};
 use crate::recipe::shown_bytes;
 
 /// One number of the head of the page.

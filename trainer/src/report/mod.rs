@@ -12,7 +12,6 @@ mod files;
 mod lengths;
 mod numbers;
 mod page;
-mod rows;
 mod scale;
 #[cfg(test)]
 mod tests;
@@ -21,10 +20,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::page::Page;
-use self::rows::Rows;
 use crate::checkpoint::atomic;
 use crate::error::Explained;
 use crate::evidence::Lock;
+use crate::log::Rows;
 
 pub use self::facts::{Answer, Facts, FactsFile, Histogram, Memory, Model, Start};
 

@@ -16,9 +16,9 @@ use super::figures::{self, Evaluations, Figure, MemoryView, when};
 use super::files::Hashes;
 use super::lengths::Lengths;
 use super::numbers::{grouped, percent};
-use super::rows::Rows;
 use crate::error::Explained;
 use crate::evidence::Lock;
+use crate::log::Rows;
 
 /// Autoescaping goes by the ending before `.j2`.
 const NAME: &str = "report.html.j2";

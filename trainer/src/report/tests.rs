@@ -2,7 +2,7 @@ use html5gum::{DefaultEmitter, Token, Tokenizer};
 use seedcorn_data::Statistics;
 
 use super::*;
-use crate::report::rows::{Eval, Update};
+use crate::log::{Eval, Update};
 
 /// What would run, load or restyle if a text reached the page as it is.
 const HOSTILE: &str = "</pre></title><script>alert(1)</script><img src=x onerror=alert(1)>\"' style='x' {{ 7*7 }} \
@@ -35,6 +35,7 @@ fn step(step: u64) -> Update {
         tokens_per_second: 99.5,
         seconds: Some(0.5),
         peak_memory_bytes: Some(123_000_000),
+        adapter_sha256: None,
     }
 }
 

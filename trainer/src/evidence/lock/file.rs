@@ -3,9 +3,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use seedcorn_data::source::hash_text;
+
 use super::{Lock, VERSION};
 use crate::checkpoint::atomic;
-use crate::recipe::sha256_hex;
 
 /// A lock has some lines per file; more than this is not one.
 const LIMIT_BYTES: u64 = 16 << 20;
@@ -39,7 +40,7 @@ impl Lock {
     /// Writes the lock as TOML, in the order of the fields, with the hash of all this as its last table.
     pub fn to_toml(&self) -> String {
         let text = self.unsealed();
-        let sha256 = sha256_hex(text.as_bytes());
+        let sha256 = hash_text(&text);
         format!("{text}{SEAL}{sha256}\"\n")
     }
 
@@ -78,7 +79,7 @@ fn content<'a>(text: &'a str, path: &Path) -> Result<&'a str, LockError> {
     let missing = || LockError::NoSeal { path: path.to_owned() };
     let (content, seal) = text.rsplit_once(SEAL).ok_or_else(missing)?;
     let sealed = seal.strip_suffix("\"\n").ok_or_else(missing)?;
-    let found = sha256_hex(content.as_bytes());
+    let found = hash_text(content);
     if found == sealed {
         return Ok(content);
     }

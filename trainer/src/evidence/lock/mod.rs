@@ -10,7 +10,8 @@ mod tests;
 pub use file::LockError;
 
 use crate::provenance::Statement;
-use crate::recipe::{Recipe, sha256_hex};
+use crate::recipe::Recipe;
+use seedcorn_data::source::hash_text;
 use seedcorn_kernels::isa;
 use serde::{Deserialize, Serialize};
 
@@ -234,7 +235,7 @@ impl Lock {
     /// Returns the sha256 of what decides the bits: recipe digest, inputs, samples and device, without
     /// results, and without what only says where things are or which build of this version ran.
     pub fn input_digest(&self) -> String {
-        sha256_hex(self.inputs().as_bytes())
+        hash_text(&self.inputs())
     }
 
     /// Writes what [`Lock::input_digest`] hashes.

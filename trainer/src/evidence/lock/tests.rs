@@ -4,7 +4,7 @@ use super::*;
 use crate::provenance::{Origin, Statement};
 
 fn file(name: &str) -> File {
-    File { name: name.to_owned(), bytes: 3, sha256: sha256_hex(name.as_bytes()) }
+    File { name: name.to_owned(), bytes: 3, sha256: hash_text(name) }
 }
 
 fn license() -> Statement {
@@ -143,7 +143,7 @@ fn refuses_other_files() {
         fs_err::write(&path, text).expect("written");
         assert!(matches!(Lock::read(&path), Err(LockError::NoSeal { .. })), "{text}");
     }
-    let sealed = format!("version = 2\n\n[seal]\nsha256 = \"{}\"\n", sha256_hex(b"version = 2\n"));
+    let sealed = format!("version = 2\n\n[seal]\nsha256 = \"{}\"\n", hash_text("version = 2\n"));
     fs_err::write(&path, sealed).expect("written");
     assert!(matches!(Lock::read(&path), Err(LockError::NotALock { .. })));
     fs_err::write(&path, "version = 1\n").expect("written");

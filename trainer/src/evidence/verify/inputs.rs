@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use seedcorn_data::source::{Resolved, Resolver, Source};
+use seedcorn_data::source::{Resolved, Resolver, Source, hash_text};
 
 use super::files::difference;
 use super::report::Report;
 use crate::build::{Prepared, keep_adapter_files, prepare};
 use crate::evidence::lock::{self, File, Lock};
 use crate::evidence::{describe, files};
-use crate::recipe::{self, AdapterStart, Location, Recipe, sha256_hex};
+use crate::recipe::{self, AdapterStart, Location, Recipe};
 
 /// Name of the check of `adapter.from`.
 const ADAPTER: &str = "adapter.from";
@@ -178,7 +178,7 @@ pub(super) fn with_causes(error: &anyhow::Error) -> String {
 
 /// Digest of a lock's text, to name it in a line.
 pub(super) fn short_digest(lock: &Lock) -> String {
-    sha256_hex(lock.to_toml().as_bytes())[..12].to_owned()
+    hash_text(&lock.to_toml())[..12].to_owned()
 }
 
 #[cfg(test)]

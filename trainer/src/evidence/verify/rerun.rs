@@ -130,7 +130,7 @@ pub(super) fn whole(lock: &Lock, mut prepared: Prepared, folder: &Path, report: 
         Err(error) => return report.failed(NAME, with_causes(&error)),
     };
     compare_steps(lock, &claimed.early.iter().collect::<Vec<_>>(), &found.early, report);
-    let faults = if same_class(lock) { same_bits(claimed, &found) } else { close(lock, claimed, &found) };
+    let faults = if is_exact(lock) { same_bits(claimed, &found) } else { close(lock, claimed, &found) };
     report.faults(NAME, faults, || {
         format!("{} steps, adapter {}: {}", found.steps, &found.adapter_sha256[..12], how(lock))
     });
@@ -138,7 +138,7 @@ pub(super) fn whole(lock: &Lock, mut prepared: Prepared, folder: &Path, report: 
 
 /// Compares steps: bits on the device class of the lock, by tolerance on another.
 fn compare_steps(lock: &Lock, claimed: &[&EarlyStep], found: &[EarlyStep], report: &mut Report) {
-    let (exact, tolerance) = (same_class(lock), tolerance(lock));
+    let (exact, tolerance) = (is_exact(lock), tolerance(lock));
     let mut faults = Vec::new();
     for (index, claimed) in claimed.iter().enumerate() {
         let Some(found) = found.get(index).filter(|found| found.step == claimed.step) else {
@@ -208,6 +208,17 @@ fn same_class(lock: &Lock) -> bool {
     lock.device == lock::Device::this()
 }
 
+/// Whether one rank here must come to the bits of the lock.
+fn is_exact(lock: &Lock) -> bool {
+    same_class(lock) && !is_fast(lock)
+}
+
+/// Whether gradients were added in an order that depends on the ranks.
+fn is_fast(lock: &Lock) -> bool {
+    let parallel = lock.recipe.get("parallel");
+    parallel.and_then(|parallel| parallel.get("reduction")).and_then(toml::Value::as_str) == Some("fast")
+}
+
 fn compute(lock: &Lock) -> Compute {
     let compute =
         lock.recipe.get("model").and_then(|model| model.get("compute")).and_then(toml::Value::as_str);
@@ -221,10 +232,16 @@ fn tolerance(lock: &Lock) -> Tolerance {
 /// How a result was compared.
 fn how(lock: &Lock) -> String {
     let (claimed, here) = (&lock.device, lock::Device::this());
-    if same_class(lock) {
+    if is_exact(lock) {
         return format!("same bits ({} {})", here.class, here.isa);
     }
     let Tolerance { loss, grad_norm } = tolerance(lock);
+    if same_class(lock) {
+        return format!(
+            "losses within {loss:e} and norms within {grad_norm:e} (the lock's ranks added gradients with \
+             `parallel.reduction` = \"fast\")"
+        );
+    }
     format!(
         "losses within {loss:e} and norms within {grad_norm:e} (the lock is of {} {}, this is {} {})",
         claimed.class, claimed.isa, here.class, here.isa

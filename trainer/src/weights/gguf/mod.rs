@@ -20,10 +20,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use seedcorn_data::TokenizerParts;
 
 pub use error::GgufError;
 pub use reader::{Header, MAGIC, Tensor};
-pub use tokenizer::GgufTokenizer;
 
 use self::names::Family;
 use super::plain::{Encoding, Plain, Rows};
@@ -78,8 +78,8 @@ impl GgufSource {
     ///
     /// # Errors
     /// If the tokenizer is of a kind that is not supported, or its parts do not fit.
-    pub fn tokenizer(&self) -> Result<GgufTokenizer, WeightsError> {
-        tokenizer::build(&self.header, &self.map, self.family).map_err(|source| self.error(source))
+    pub fn tokenizer(&self) -> Result<TokenizerParts, WeightsError> {
+        tokenizer::build(&self.header, &self.map).map_err(|source| self.error(source))
     }
 
     /// What the file says about itself; nothing in it changes the arithmetic.

@@ -3,41 +3,19 @@
 //! Only byte-level BPE (`gpt2`), with the pre-tokenizers whose regular expressions are known. Source of these:
 //! llama.cpp (MIT), `src/llama-vocab.cpp`, and the `tokenizer.json` of the models they are named after.
 
+use seedcorn_data::TokenizerParts;
 use serde_json::{Map, Value, json};
 
 use super::error::GgufError;
 use super::metadata::{Metadata, required};
-use super::names::Family;
 use super::reader::Header;
 
 /// Token types of GGUF that are matched before the text is split.
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 
-/// The tokenizer of a GGUF file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GgufTokenizer {
-    /// Text of `tokenizer.json`.
-    pub tokenizer_json: String,
-    /// Beginning of a sequence.
-    pub bos: Option<String>,
-    /// End of a sequence.
-    pub eos: Option<String>,
-    /// Padding.
-    pub pad: Option<String>,
-    /// Unknown token.
-    pub unk: Option<String>,
-    /// The chat template, Jinja.
-    pub chat_template: Option<String>,
-    /// Plain texts begin with BOS.
-    pub add_bos: bool,
-    /// Plain texts end with EOS.
-    pub add_eos: bool,
-    /// Longest sequence the model was trained for, in tokens.
-    pub model_max_length: u64,
-}
-
-pub(super) fn build(header: &Header, file: &[u8], family: Family) -> Result<GgufTokenizer, GgufError> {
+/// Reads the parts of a tokenizer.
+pub(super) fn build(header: &Header, file: &[u8]) -> Result<TokenizerParts, GgufError> {
     let metadata = Metadata::new(header, file);
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let model = required(&key("model"), metadata.text(&key("model"))?)?;
@@ -56,8 +34,7 @@ pub(super) fn build(header: &Header, file: &[u8], family: Family) -> Result<Gguf
             }),
         }
     };
-    let context = format!("{}.context_length", family.name());
-    Ok(GgufTokenizer {
+    Ok(TokenizerParts {
         tokenizer_json: tokenizer_json(&metadata, &tokens, &splitter)?.to_string(),
         bos: token("bos")?,
         eos: token("eos")?,
@@ -66,7 +43,6 @@ pub(super) fn build(header: &Header, file: &[u8], family: Family) -> Result<Gguf
         chat_template: metadata.text("tokenizer.chat_template")?.map(str::to_owned),
         add_bos: metadata.bool(&key("add_bos_token"))?.unwrap_or(splitter.add_bos),
         add_eos: metadata.bool(&key("add_eos_token"))?.unwrap_or(false),
-        model_max_length: required(&context, metadata.uint(&context)?)?,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `metrics.jsonl` as a report reads it.
+//! `metrics.jsonl` read back.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader};
@@ -6,40 +6,41 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::SourceRow;
+use super::SourceRow;
 
-/// A step: one update of the adapter.
+/// A step: one update of the adapter. The fields are those of [`super::StepRow`].
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub(super) struct Update {
-    pub(super) step: u64,
-    pub(super) loss: f64,
-    pub(super) grad_norm: f64,
-    pub(super) lr: f64,
-    pub(super) trained_tokens: u64,
-    pub(super) tokens_per_second: f64,
-    pub(super) seconds: Option<f64>,
-    pub(super) peak_memory_bytes: Option<u64>,
+pub(crate) struct Update {
+    pub(crate) step: u64,
+    pub(crate) loss: f64,
+    pub(crate) grad_norm: f64,
+    pub(crate) lr: f64,
+    pub(crate) trained_tokens: u64,
+    pub(crate) tokens_per_second: f64,
+    pub(crate) seconds: Option<f64>,
+    pub(crate) peak_memory_bytes: Option<u64>,
+    pub(crate) adapter_sha256: Option<String>,
 }
 
 /// An evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Eval {
-    pub(super) step: u64,
+pub(crate) struct Eval {
+    pub(crate) step: u64,
     #[serde(rename = "eval_loss")]
-    pub(super) loss: f64,
+    pub(crate) loss: f64,
     #[serde(rename = "eval_tokens")]
-    pub(super) tokens: u64,
+    pub(crate) tokens: u64,
     #[serde(default, rename = "eval_sources")]
-    pub(super) sources: Vec<SourceRow>,
+    pub(crate) sources: Vec<SourceRow>,
 }
 
 /// Every row, by step.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Rows {
-    pub(super) steps: Vec<Update>,
-    pub(super) evals: Vec<Eval>,
+pub(crate) struct Rows {
+    pub(crate) steps: Vec<Update>,
+    pub(crate) evals: Vec<Eval>,
     /// Lines that are neither.
-    pub(super) unread: u64,
+    pub(crate) unread: u64,
 }
 
 /// Either; a step has more fields, so it is tried first.
@@ -52,7 +53,7 @@ enum Row {
 
 impl Rows {
     /// Reads the rows of a run; none where there is no file. Of rows for one step the last counts.
-    pub(super) fn read(path: &Path) -> io::Result<Rows> {
+    pub(crate) fn read(path: &Path) -> io::Result<Rows> {
         let file = match fs_err::File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Rows::default()),
             file => file?,
@@ -69,7 +70,7 @@ impl Rows {
     }
 
     /// Returns one number of every step that has it.
-    pub(super) fn values(&self, value: impl Fn(&Update) -> Option<f64>) -> Vec<(u64, f64)> {
+    pub(crate) fn values(&self, value: impl Fn(&Update) -> Option<f64>) -> Vec<(u64, f64)> {
         self.steps.iter().filter_map(|row| Some((row.step, value(row)?))).collect()
     }
 }
