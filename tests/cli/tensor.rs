@@ -30,7 +30,7 @@ fn that_cannot_cut_the_model() {
     assert_snapshot!(stage.seedcorn("check recipe.toml --set parallel.tensor=4"), @r#"
     exit 2
     ----- stderr
-    error: could not load the model `model`
+    error: could not load the model `[HERE]/model`
       Caused by: `parallel.tensor` (4) cannot cut this model: it has 2 key/value heads
 
     hint: set `parallel.tensor` to 1 or 2
@@ -38,7 +38,7 @@ fn that_cannot_cut_the_model() {
     assert_snapshot!(stage.train("--set parallel.tensor=2 --set model.quantize=nf4"), @r#"
     exit 2
     ----- stderr
-    error: could not load the model `model`
+    error: could not load the model `[HERE]/model`
       Caused by: `parallel.tensor` (2) cannot cut this model: a slice of `o_proj` would have 32 of 64 columns, which are not whole nf4 blocks of 64
 
     hint: this model cannot be cut: set `parallel.tensor = 1`, and more ranks with `parallel.data`

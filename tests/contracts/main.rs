@@ -6,6 +6,7 @@ mod frozen;
 mod kills;
 mod losses;
 mod memory;
+mod parts;
 mod plan;
 mod ranks;
 mod repository;

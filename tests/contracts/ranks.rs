@@ -91,13 +91,19 @@ fn resume_what_others_have_started() {
 }
 
 /// `(model, settings, numbers of ranks)` of runs whose ranks keep a part of the frozen weights each: every storage, tied
-/// and own heads, and blocks that are kept, computed again, or some of each. Micro-batches of a step: 4, 6, 12, 4, 8.
-const PARTS: [(&str, &[&str], &[u64]); 5] = [
+/// and own heads, and blocks that are kept, computed again, or some of each; one has a tokenizer, and answers a question.
+/// Micro-batches of a step: 4, 6, 12, 4, 6, 4.
+const PARTS: [(&str, &[&str], &[u64]); 6] = [
     ("llama", &["adapter.dropout=0.1", "train.activation=keep"], &[2, 4]),
     ("qwen3", &["train.batch_size=12", "data.packing=true", "model.quantize=nf4"], &[2, 3]),
     ("mistral-swa", &["train.micro_batch=1", "train.batch_size=12", "model.quantize=int8"], &[4]),
     ("llama-tied", &["model.quantize=nf4", "model.double_quant=false", "train.activation=recompute"], &[4]),
-    ("wide", &["train.micro_batch=1", "model.compute=bf16", "train.activation=auto"], &[2, 3]),
+    (
+        "wide",
+        &["train.micro_batch=1", "train.batch_size=6", "model.compute=bf16", "train.activation=auto"],
+        &[2, 3],
+    ),
+    ("gguf-llama", &["model.quantize=nf4"], &[2]),
 ];
 
 #[test]
@@ -105,15 +111,15 @@ fn share_the_frozen_weights() {
     for (model, variant, counts) in PARTS {
         let scratch = Scratch::new(model, &samples(50, 20..60, 35));
         let more = with(variant, &["data.eval_count=7", "eval.every_steps=2"]);
-        let more = if model == "wide" { with(&more, &["train.batch_size=6"]) } else { more };
-        scratch.train("one", &more).expect("a finished run");
+        let shown = scratch.train("one", &more).expect("a finished run").shown;
+        assert_eq!(shown.is_some(), model == "gguf-llama");
         let one = scratch.result("one");
         for &count in counts {
             let (output, ranks) = (format!("ranks-{count}"), ranks(count));
-            scratch
-                .train(&output, &with(&more, &[&ranks, "parallel.shard_base=true"]))
-                .expect("a finished run");
+            let more = with(&more, &[&ranks, "parallel.shard_base=true"]);
+            let finished = scratch.train(&output, &more).expect("a finished run");
             assert!(scratch.result(&output) == one, "{model} on {count} ranks");
+            assert_eq!(finished.shown, shown, "{model} on {count} ranks");
         }
     }
 }

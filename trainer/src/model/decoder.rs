@@ -237,36 +237,8 @@ impl<'a> Model<'a> {
     ) -> Result<(f64, Gradients), ParallelError> {
         let decoder = self.decoder;
         let adapted = Adapted { adapter: Some(adapter), dropout, tracked: true };
-        let mut kept = Vec::with_capacity(decoder.blocks.len());
         let mut walk = Walk::new(self, Pass::Training)?;
-        let mut x = self.embedded(&walk, &input.input_ids)?;
-        for (layer, block) in decoder.blocks.iter().enumerate() {
-            walk.block(layer)?;
-            let constant = Adapted { tracked: false, ..adapted };
-            if decoder.blocks.len() - layer <= kept_blocks {
-                let attention = decoder.attention_graph(layer, x, input, adapted);
-                let inner = self.summed(ACTIVATIONS, attention.y.clone().inner())?;
-                walk.poll();
-                let feed_forward = decoder.feed_forward_graph(layer, inner, adapted);
-                x = self.summed(ACTIVATIONS, feed_forward.y.clone().inner())?;
-                kept.push(Kept::Graphs(Box::new([attention, feed_forward])));
-                continue;
-            }
-            let inner = block.attention_half(x.clone(), input, &decoder.shared, constant, &mut Vec::new());
-            let inner = self.summed(ACTIVATIONS, inner)?;
-            walk.poll();
-            if block.feed_forward_is_light(input.input_ids.len(), adapted) {
-                let feed_forward = decoder.feed_forward_graph(layer, inner, adapted);
-                let y = self.summed(ACTIVATIONS, feed_forward.y.clone().inner())?;
-                kept.push(Kept::FeedForward(Box::new((x, feed_forward))));
-                x = y;
-            } else {
-                let y = block.feed_forward_half(inner, constant, &mut Vec::new());
-                let y = self.summed(ACTIVATIONS, y)?;
-                kept.push(Kept::Input(Box::new(x)));
-                x = y;
-            }
-        }
+        let (kept, x) = self.forward(&mut walk, input, adapted, kept_blocks)?;
         let (loss, mut dx) = self.head_loss(&mut walk, x, input)?;
         let mut gradients = Gradients::new(adapter.modules().len());
         for (layer, kept) in kept.into_iter().enumerate().rev() {
@@ -296,6 +268,47 @@ impl<'a> Model<'a> {
         }
         walk.end();
         Ok((loss, gradients))
+    }
+
+    /// Runs the blocks and keeps what the backward pass needs; the output is that before the last norm.
+    fn forward(
+        self,
+        walk: &mut Walk,
+        input: &Input,
+        adapted: Adapted,
+        kept_blocks: usize,
+    ) -> Result<(Vec<Kept>, Tensor<2>), ParallelError> {
+        let decoder = self.decoder;
+        let mut kept = Vec::with_capacity(decoder.blocks.len());
+        let mut x = self.embedded(walk, &input.input_ids)?;
+        for (layer, block) in decoder.blocks.iter().enumerate() {
+            walk.block(layer)?;
+            let constant = Adapted { tracked: false, ..adapted };
+            if decoder.blocks.len() - layer <= kept_blocks {
+                let attention = decoder.attention_graph(layer, x, input, adapted);
+                let inner = self.summed(ACTIVATIONS, attention.y.clone().inner())?;
+                walk.poll();
+                let feed_forward = decoder.feed_forward_graph(layer, inner, adapted);
+                x = self.summed(ACTIVATIONS, feed_forward.y.clone().inner())?;
+                kept.push(Kept::Graphs(Box::new([attention, feed_forward])));
+                continue;
+            }
+            let inner = block.attention_half(x.clone(), input, &decoder.shared, constant, &mut Vec::new());
+            let inner = self.summed(ACTIVATIONS, inner)?;
+            walk.poll();
+            if block.feed_forward_is_light(input.input_ids.len(), adapted) {
+                let feed_forward = decoder.feed_forward_graph(layer, inner, adapted);
+                let y = self.summed(ACTIVATIONS, feed_forward.y.clone().inner())?;
+                kept.push(Kept::FeedForward(Box::new((x, feed_forward))));
+                x = y;
+            } else {
+                let y = block.feed_forward_half(inner, constant, &mut Vec::new());
+                let y = self.summed(ACTIVATIONS, y)?;
+                kept.push(Kept::Input(Box::new(x)));
+                x = y;
+            }
+        }
+        Ok((kept, x))
     }
 
     /// Goes through this rank's `own` of `items` things. Where ranks hold the model together, every rank makes as many

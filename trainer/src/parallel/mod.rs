@@ -38,6 +38,8 @@ pub mod start;
 mod sum;
 mod tensor;
 mod threads;
+#[cfg(test)]
+mod threads_tests;
 mod traffic;
 mod world;
 

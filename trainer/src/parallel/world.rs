@@ -342,6 +342,7 @@ mod tests {
             timeout_seconds: 30,
             reduction: recipe::Reduction::Tree,
             on_this_machine: 1,
+            launched: false,
         };
         let error = World::join(None, &parallel).expect_err("too many");
         assert_eq!(error.to_string(), "257 ranks are too many for one process, which may have 256");

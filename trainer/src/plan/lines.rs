@@ -55,6 +55,10 @@ pub fn lines(prepared: &Prepared) -> Vec<String> {
     if mesh.data > 1 && !recipe.parallel.reduction.is_tree() {
         lines.push(FAST.to_owned());
     }
+    match recipe.parallel.parts() {
+        1 => {}
+        parts => lines.push(format!("each rank keeps a part of {parts} of the frozen weights")),
+    }
     if let Some(budget) = prepared.memory.budget {
         lines.push(kept(&prepared.memory, budget, spec.num_layers));
     }

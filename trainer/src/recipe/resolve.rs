@@ -88,6 +88,7 @@ impl Recipe {
         shares(data, self.train.accumulation())?;
         self.parallel.data = RankCount::Exactly(data);
         let ranks = data.saturating_mul(tensor);
+        self.parallel.launched = launched.is_some();
         self.parallel.on_this_machine =
             if launched.is_none() { ranks } else { on_this_machine.max(1) as u64 };
         Ok(ranks as usize)
@@ -115,7 +116,7 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
     let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
     let shard_base = file.shard_base.unwrap_or(false);
     let reduction = file.reduction.unwrap_or_default();
-    Ok(Parallel { data, tensor, shard_base, timeout_seconds, reduction, on_this_machine: 1 })
+    Ok(Parallel { data, tensor, shard_base, timeout_seconds, reduction, on_this_machine: 1, launched: false })
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {

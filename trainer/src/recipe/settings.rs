@@ -309,6 +309,9 @@ pub struct Parallel {
     /// Ranks that share this machine's memory; no part of a recipe.
     #[serde(skip)]
     pub on_this_machine: u64,
+    /// Whether a launcher starts the ranks as processes; no part of a recipe.
+    #[serde(skip)]
+    pub launched: bool,
 }
 
 impl Parallel {
