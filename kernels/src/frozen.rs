@@ -5,8 +5,11 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use half::bf16;
 
+#[cfg(feature = "wgpu")]
+pub use crate::gpu::weight::DeviceWeight;
 use crate::int8::{self, Int8};
 use crate::nf4::Nf4;
 
@@ -30,6 +33,9 @@ pub enum Storage {
     Nf4(Nf4),
     /// bitsandbytes' row-wise int8.
     Int8(Int8),
+    /// Any of these in the memory of a device.
+    #[cfg(feature = "wgpu")]
+    Device(DeviceWeight),
 }
 
 /// A frozen `[out, in]` matrix. Clones share the elements.
@@ -51,6 +57,8 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len(),
             Storage::Nf4(nf4) => nf4.shape.iter().product(),
             Storage::Int8(int8) => int8.shape.iter().product(),
+            #[cfg(feature = "wgpu")]
+            Storage::Device(weight) => weight.len,
         };
         assert_eq!(elements, shape[0] * shape[1], "a {shape:?} weight with {elements} elements");
         Self { storage: Arc::new(storage), shape, compute }
@@ -78,10 +86,39 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len() * 2,
             Storage::Nf4(nf4) => nf4.bytes(),
             Storage::Int8(int8) => int8.bytes(),
+            #[cfg(feature = "wgpu")]
+            Storage::Device(weight) => weight.bytes,
         }
     }
 
+    /// Returns the weight on `device`: as it is for the CPU, else a copy in the device's memory. The host's elements
+    /// go where this was the last handle.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        #[cfg(feature = "wgpu")]
+        if let Some(device) = crate::device::cube(device)
+            && !self.is_on_device()
+        {
+            let weight = DeviceWeight::upload(&device.client(), &self.storage);
+            return Self { storage: Arc::new(Storage::Device(weight)), ..self };
+        }
+        let _ = device;
+        self
+    }
+
+    /// Whether the elements are in the memory of a device, where only kernels can read them.
+    pub fn is_on_device(&self) -> bool {
+        #[cfg(feature = "wgpu")]
+        if matches!(&*self.storage, Storage::Device(_)) {
+            return true;
+        }
+        false
+    }
+
     /// Reads `out.len()` elements from flat position `start`, row-major, as f32.
+    ///
+    /// # Panics
+    /// When the weight is on a device.
     pub fn read(&self, start: usize, out: &mut [f32]) {
         match &*self.storage {
             Storage::F32(values) => out.copy_from_slice(&values[start..][..out.len()]),
@@ -92,6 +129,8 @@ impl FrozenWeight {
             }
             Storage::Nf4(nf4) => nf4.read(start, out),
             Storage::Int8(int8) => read_int8(int8, start, out),
+            #[cfg(feature = "wgpu")]
+            Storage::Device(_) => unreachable!("a weight on a device is read by kernels"),
         }
         if self.compute == Compute::Bf16 && !matches!(&*self.storage, Storage::Bf16(_)) {
             round_to_bf16(out);

@@ -28,6 +28,8 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "wgpu")]
+mod cubecl;
 pub mod reference;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ use crate::frozen::FrozenWeight;
 use crate::isa;
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait LinearCrossEntropyBackend: Backend {
     /// See [`linear_cross_entropy`].
     fn linear_cross_entropy(
