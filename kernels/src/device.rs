@@ -84,12 +84,13 @@ impl DeviceError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Unknown { .. } => "`seedcorn doctor` lists the devices of this machine",
             Self::NotBuilt { .. } => "build with `--features wgpu`, or leave the device at `cpu`",
             Self::Missing { found: 0, .. } => {
                 "install a Vulkan driver (Debian: `mesa-vulkan-drivers`, or the maker's), or use `cpu`"
             }
-            Self::Missing { .. } => "`seedcorn doctor` lists the devices of this machine",
+            Self::Unknown { .. } | Self::Missing { .. } => {
+                "`seedcorn doctor` lists the devices of this machine"
+            }
             Self::Start { .. } => "`seedcorn doctor` says what the other devices are; `cpu` always works",
         }
     }
@@ -159,14 +160,17 @@ pub fn is_cpu(device: &Device) -> bool {
 
 #[cfg(feature = "wgpu")]
 mod wgpu {
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Mutex, OnceLock, PoisonError};
 
     use burn_cubecl::CubeDevice;
     use burn_cubecl::cubecl::wgpu::{
-        AutoGraphicsApi, RuntimeOptions, WgpuDevice, WgpuDeviceKind, try_init_setup,
+        AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup,
     };
 
     use super::{Device, DeviceChoice, DeviceError, Found};
+
+    /// The graphics interface: the system's own. Others are not looked at, since OpenGL's libraries write to stderr.
+    const API: WgpuBackend = if cfg!(target_os = "macos") { WgpuBackend::Metal } else { WgpuBackend::Vulkan };
 
     /// Buffers that a kernel reads and writes, at most.
     const BINDINGS: u32 = 9;
@@ -174,36 +178,40 @@ mod wgpu {
     /// Devices whose runtime was started, which works once.
     static STARTED: Mutex<Vec<WgpuDevice>> = Mutex::new(Vec::new());
 
-    /// The devices in the order of their numbers: graphics processors before software.
-    fn devices() -> Vec<WgpuDevice> {
-        let of_wgpu = |device| match device {
+    /// The devices in the order of their numbers: graphics processors before software. Looked for once.
+    fn devices() -> &'static [WgpuDevice] {
+        static DEVICES: OnceLock<Vec<WgpuDevice>> = OnceLock::new();
+        DEVICES.get_or_init(find)
+    }
+
+    fn find() -> Vec<WgpuDevice> {
+        let kinds = [
+            WgpuDeviceKind::DiscreteGpu(0),
+            WgpuDeviceKind::IntegratedGpu(0),
+            WgpuDeviceKind::VirtualGpu(0),
+            WgpuDeviceKind::Other(0),
+            WgpuDeviceKind::Cpu,
+        ];
+        let of_kind = |kind| CubeDevice::enumerate(CubeDevice::Wgpu(WgpuDevice::new(kind).on(API)).to_id());
+        let of_wgpu = |id| match CubeDevice::from_id(id) {
             CubeDevice::Wgpu(device) => Some(device),
             _ => None,
         };
-        let mut devices: Vec<WgpuDevice> =
-            CubeDevice::enumerate_all().into_iter().filter_map(of_wgpu).collect();
-        devices.sort_by_key(|device| match device.kind {
-            WgpuDeviceKind::DiscreteGpu(_) => 0,
-            WgpuDeviceKind::IntegratedGpu(_) => 1,
-            WgpuDeviceKind::Cpu => 3,
-            _ => 2,
-        });
-        devices
+        kinds.into_iter().flat_map(of_kind).filter_map(of_wgpu).collect()
     }
 
     fn start(asked: DeviceChoice, device: &WgpuDevice) -> Result<(), DeviceError> {
         let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-        if started.contains(device) {
-            return Ok(());
-        }
         let refused = |why: String| DeviceError::Start { asked, why };
-        try_init_setup::<AutoGraphicsApi>(device, RuntimeOptions::default())
-            .map_err(|error| refused(error.to_string()))?;
+        if !started.contains(device) {
+            try_init_setup::<AutoGraphicsApi>(device, RuntimeOptions::default())
+                .map_err(|error| refused(error.to_string()))?;
+            started.push(device.clone());
+        }
         let bindings = CubeDevice::Wgpu(device.clone()).client().properties().hardware.max_bindings;
         if bindings < BINDINGS {
             return Err(refused(format!("its kernels take {bindings} buffers, and ours need {BINDINGS}")));
         }
-        started.push(device.clone());
         Ok(())
     }
 

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use seedcorn_adapters::peft::{self, PeftConfig};
 use seedcorn_adapters::{Adapter, AdapterError};
 use seedcorn_data::{MicroBatch, Sample};
 use seedcorn_kernels::adamw::AdamW;
+use seedcorn_kernels::device::{self, DeviceChoice};
 
 use crate::build::{Prepared, precision};
 use crate::checkpoint::{Output, Store};
@@ -78,6 +79,7 @@ pub fn run_in(
     stop: &Stop,
 ) -> anyhow::Result<Option<Finished>> {
     let recipe = &prepared.recipe;
+    one_rank_a_device(recipe, world.size())?;
     let mut lock = describe(prepared)?;
     world.compare_inputs(&lock.inputs())?;
     let output = world.leads().then(|| Output::take(&recipe.output, resume)).transpose()?;
@@ -93,7 +95,7 @@ pub fn run_in(
         });
     let checkpoints = checkpoints.transpose()?;
 
-    let device = Device::flex();
+    let device = device::open(recipe.device)?;
     let mut adapter = Adapter::new(prepared.weights.clone(), &device);
     let mut optimizer = optimizer(prepared, &adapter);
     let mut stream = prepared.order.clone();
@@ -212,6 +214,15 @@ pub fn run_in(
         decoder,
         trained,
     }))
+}
+
+/// Refuses several ranks on a device: each would keep a queue and memory of its own there.
+pub(crate) fn one_rank_a_device(recipe: &recipe::Recipe, ranks: usize) -> anyhow::Result<()> {
+    if recipe.device == DeviceChoice::Cpu || ranks == 1 {
+        return Ok(());
+    }
+    let problem = format!("`device` is `{}`, and the run has {ranks} ranks", recipe.device);
+    Err(Explained::usage(problem).with_hint("use one rank, or `device = \"cpu\"`").into())
 }
 
 /// Hashes what lies in the run's folder under names that pass, and adds it to the lock.

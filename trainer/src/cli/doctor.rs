@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use seedcorn_data::source::Resolver;
+use seedcorn_kernels::device::{self, DeviceError, Found};
 use seedcorn_kernels::isa::{self, Tier};
 
 use super::args::Global;
@@ -32,7 +33,9 @@ pub(super) fn run(global: &Global) -> std::io::Result<()> {
     let resolver = super::resolver(global);
     let findings =
         [version(), processor(), threads(), instructions(), ranks(), memory(), cache(&resolver.cache_dir)];
-    for finding in findings.into_iter().chain(python(&resolver.python)).chain([hub(&resolver)]) {
+    for finding in
+        findings.into_iter().chain(devices()).chain(python(&resolver.python)).chain([hub(&resolver)])
+    {
         let mark = if finding.ok { "ok  " } else { "warn" };
         data_line(&format!("{mark}  {}", finding.text))?;
     }
@@ -87,6 +90,24 @@ fn ranks() -> Finding {
 #[cfg(not(feature = "mpi"))]
 fn ranks() -> Finding {
     Finding::ok("ranks: threads (a build with `--features mpi` also has processes)")
+}
+
+/// The devices that `--device` takes beside `cpu`.
+fn devices() -> Vec<Finding> {
+    let finding = |found: Result<Found, DeviceError>| match found {
+        Ok(Found { choice, name, is_software: false }) => {
+            Finding::ok(format!("device: `{choice}` is {name}"))
+        }
+        Ok(Found { choice, name, .. }) => {
+            Finding::ok(format!("device: `{choice}` is {name}, a program on the processor: for tests"))
+        }
+        // A build without devices is how most are made.
+        Err(DeviceError::NotBuilt { .. }) => {
+            Finding::ok("devices: cpu (a build with `--features wgpu` has more)")
+        }
+        Err(error) => Finding::warn(format!("device: {error}; {}", error.hint())),
+    };
+    device::list().into_iter().map(finding).collect()
 }
 
 fn memory() -> Finding {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use seedcorn_adapters::Adapter;
 use seedcorn_kernels::attention::{AttentionConfig, attention, attention_decode};
+use seedcorn_kernels::device;
 
 use super::decoder::Decoder;
 use super::input::Adapted;
@@ -47,6 +48,9 @@ impl Decoder {
         adapter: Option<&Adapter>,
     ) -> Vec<f32> {
         assert!(!input_ids.is_empty(), "no token to append");
+        if !device::is_cpu(&self.device) {
+            return self.advance_here(cache, input_ids, adapter);
+        }
         // On a thread of the pool: from outside, each of some hundred small ops would wait to be woken.
         rayon::scope(|_| self.advance_here(cache, input_ids, adapter))
     }

@@ -4,10 +4,10 @@
 //! inputs; the backward pass walks the blocks from the last to the first, building a graph again where only an
 //! input was kept. At no time does one graph span the model.
 
-use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
+use burn::tensor::{Device, Tensor};
 use seedcorn_adapters::{Adapter, Projection};
 use seedcorn_kernels::add::add;
+use seedcorn_kernels::embedding::embedding;
 use seedcorn_kernels::frozen::FrozenWeight;
 use seedcorn_kernels::linear_cross_entropy::linear_cross_entropy;
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
@@ -154,13 +154,7 @@ impl Decoder {
 
     /// Looks up the embeddings of tokens: `[t, d]`.
     pub(super) fn embedded(&self, input_ids: &[u32]) -> Tensor<2> {
-        let d = self.spec.hidden_size;
-        let mut x = vec![0.0f32; input_ids.len() * d];
-        x.par_chunks_exact_mut(d)
-            .zip(input_ids)
-            .with_min_len(64)
-            .for_each(|(row, &id)| self.embed.read_row(id as usize, row));
-        Tensor::from_data(TensorData::new(x, [input_ids.len(), d]), &self.device)
+        embedding(&self.embed, input_ids, &self.device)
     }
 
     pub(super) fn head_logits(&self, x_td: Tensor<2>) -> Tensor<2> {

@@ -173,7 +173,7 @@ impl Loader<'_> {
         } else {
             None
         };
-        let weight = FrozenWeight::new(storage, shape, self.precision.compute);
+        let weight = FrozenWeight::new(storage, shape, self.precision.compute).on(self.device);
         Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias })
     }
 
@@ -228,7 +228,7 @@ impl Loader<'_> {
             self.finished(&name, &values)?;
             storage
         };
-        Ok(FrozenWeight::new(storage, shape, compute))
+        Ok(FrozenWeight::new(storage, shape, compute).on(self.device))
     }
 
     fn norm(&self, param: Param, width: usize) -> Result<Tensor<1>, LoadError> {

@@ -12,6 +12,7 @@ use super::settings::{
     Optimizer, Parallel, Recipe, Schedule, Train,
 };
 use super::{Activation, Format, OnLong, Quantize, ScheduleKind, TrainOn};
+use seedcorn_kernels::device::DeviceChoice;
 use std::path::Path;
 
 /// The only layout of a recipe so far.
@@ -43,6 +44,7 @@ impl Recipe {
             file: None,
             version,
             output: folder.join(output),
+            device: device(file.device.as_deref())?,
             model: model(&file.model, &folder)?,
             adapter: adapter(&file.adapter, &folder)?,
             optimizer: optimizer(&file)?,
@@ -102,6 +104,11 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
     }
     let timeout_seconds = count("parallel.timeout_seconds", file.timeout_seconds.unwrap_or(30))?;
     Ok(Parallel { data, timeout_seconds, on_this_machine: 1 })
+}
+
+fn device(typed: Option<&str>) -> Result<DeviceChoice> {
+    let parse = |text: &str| text.parse().map_err(|_| range("device", DeviceChoice::EXPECTED, text));
+    typed.map_or(Ok(DeviceChoice::Cpu), parse)
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {
