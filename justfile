@@ -14,6 +14,10 @@ check:
 test *filter:
     cargo test --workspace {{ filter }}
 
+# The tests on a wgpu device, in a build of their own (some 20 minutes at first, kept outside the clone).
+gpu-wgpu:
+    scripts/gpu/wgpu.sh
+
 # Benches of one op, or of all.
 bench op="":
     cargo bench --workspace {{ if op == "" { "" } else { "--bench " + op } }}

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
+use seedcorn_kernels::device;
 use seedcorn_kernels::lora_linear::{Columns, Dropout, Factors};
 use seedcorn_kernels::section::Section;
 use sha2::{Digest, Sha256};
@@ -103,11 +104,14 @@ impl Adapter {
 
     /// Returns every trained tensor as plain values: `A` and `B` of each module in turn.
     pub fn values(&self) -> Vec<Vec<f32>> {
-        let pairs: Vec<_> = self
-            .modules
-            .par_iter()
-            .map(|module| [values(module.a.clone()), values(module.b.clone())])
-            .collect();
+        let read = |module: &LoraModule| [values(module.a.clone()), values(module.b.clone())];
+        // A device has one queue for each thread: what this one has asked for comes first in its own.
+        let on_cpu = self.modules.first().is_none_or(|module| device::is_cpu(&module.a.device()));
+        let pairs: Vec<_> = if on_cpu {
+            self.modules.par_iter().map(read).collect()
+        } else {
+            self.modules.iter().map(read).collect()
+        };
         pairs.into_iter().flatten().collect()
     }
 

@@ -4,11 +4,15 @@ pub mod add;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
+pub mod device;
+pub mod embedding;
 mod flex;
 pub mod frozen;
 pub mod gated_act;
 pub mod gated_mlp;
 pub mod ggml;
+#[cfg(feature = "wgpu")]
+mod gpu;
 pub mod heap;
 pub mod int8;
 pub mod isa;

@@ -9,6 +9,7 @@ use seedcorn_adapters::peft::{self, PeftConfig};
 use seedcorn_adapters::{Adapter, AdapterError};
 use seedcorn_data::{MicroBatch, Sample};
 use seedcorn_kernels::adamw::AdamW;
+use seedcorn_kernels::device::{self, DeviceChoice};
 
 use crate::build::{Prepared, precision};
 use crate::checkpoint::{Output, Store};
@@ -77,6 +78,7 @@ pub fn run_in(
     stop: &Stop,
 ) -> anyhow::Result<Option<Finished>> {
     let recipe = &prepared.recipe;
+    one_rank_a_device(recipe, world.mesh().ranks())?;
     let mut lock = describe(prepared)?;
     // How the model is cut decides bits, though a run may go on with another cut.
     world.compare_inputs(&format!("parallel.tensor = {}\n{}", recipe.parallel.tensor, lock.inputs()))?;
@@ -93,7 +95,7 @@ pub fn run_in(
         });
     let checkpoints = checkpoints.transpose()?;
 
-    let device = Device::flex();
+    let device = device::open(recipe.device)?;
     let mut adapter = Adapter::new(prepared.weights.clone(), &device);
     let mut optimizer = optimizer(prepared, &adapter);
     let mut stream = prepared.order.clone();
@@ -213,6 +215,15 @@ pub fn run_in(
     let steps = progress.step;
     let trained = adapter;
     Ok(Some(Finished { adapter: path, report, merged, first_eval, last_eval, shown, steps, trained }))
+}
+
+/// Refuses several ranks on a device: each would keep a queue and memory of its own there.
+pub(crate) fn one_rank_a_device(recipe: &recipe::Recipe, ranks: usize) -> anyhow::Result<()> {
+    if recipe.device == DeviceChoice::Cpu || ranks == 1 {
+        return Ok(());
+    }
+    let problem = format!("`device` is `{}`, and the run has {ranks} ranks", recipe.device);
+    Err(Explained::usage(problem).with_hint("use one rank, or `device = \"cpu\"`").into())
 }
 
 /// Hashes what lies in the run's folder under names that pass, and adds it to the lock.

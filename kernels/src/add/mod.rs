@@ -6,6 +6,9 @@
 //! # Limits
 //! Memory: 12 bytes an element.
 
+#[cfg(feature = "wgpu")]
+mod cubecl;
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
@@ -17,7 +20,7 @@ use crate::flex::{contiguous, slice, slice_mut};
 const CHUNK: usize = 1 << 14;
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait AddBackend: Backend {
     /// See [`add`].
     fn add(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;

@@ -266,6 +266,8 @@ macro_rules! with_rows {
                     $body
                 }
             },
+            #[cfg(feature = "wgpu")]
+            $crate::frozen::Storage::Device(_) => unreachable!("the CPU's ops take host weights"),
         }
     }};
 }

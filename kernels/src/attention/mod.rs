@@ -24,6 +24,8 @@
 mod autodiff;
 mod backward;
 mod cpu;
+#[cfg(feature = "wgpu")]
+mod cubecl;
 mod decode;
 mod layout;
 mod pack;
@@ -74,7 +76,7 @@ impl AttentionConfig {
 }
 
 /// Backends that have the op; call [`attention`] instead.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait AttentionBackend: Backend {
     /// Computes the output `[t, num_heads * head_dim]`.
     fn packed_attention(

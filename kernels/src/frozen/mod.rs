@@ -8,8 +8,11 @@ mod away;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use burn::tensor::Device;
 use half::bf16;
 
+#[cfg(feature = "wgpu")]
+pub use crate::gpu::weight::DeviceWeight;
 use crate::int8::{self, Int8};
 use crate::nf4::Nf4;
 
@@ -36,6 +39,9 @@ pub enum Storage {
     Nf4(Nf4),
     /// bitsandbytes' row-wise int8.
     Int8(Int8),
+    /// Any of these in the memory of a device.
+    #[cfg(feature = "wgpu")]
+    Device(DeviceWeight),
 }
 
 /// A frozen `[out, in]` matrix. Clones share the elements, and their coming and going.
@@ -84,6 +90,8 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len(),
             Storage::Nf4(nf4) => nf4.shape.iter().product(),
             Storage::Int8(int8) => int8.shape.iter().product(),
+            #[cfg(feature = "wgpu")]
+            Storage::Device(weight) => weight.len,
         };
         assert_eq!(elements, shape[0] * shape[1], "a {shape:?} weight with {elements} elements");
         Self { held: Held::Here(Arc::new(storage)), shape, compute }
@@ -160,10 +168,51 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len() * 2,
             Storage::Nf4(nf4) => nf4.bytes(),
             Storage::Int8(int8) => int8.bytes(),
+            #[cfg(feature = "wgpu")]
+            Storage::Device(weight) => weight.bytes,
+        }
+    }
+
+    /// Returns the weight on `device`: as it is for the CPU, else a copy in the device's memory. The host's elements
+    /// go where this was the last handle.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Self {
+        #[cfg(feature = "wgpu")]
+        if let Some(device) = crate::device::cube(device)
+            && !self.is_on_device()
+        {
+            let weight = DeviceWeight::upload(&device.client(), &self.storage());
+            return Self { held: Held::Here(Arc::new(Storage::Device(weight))), ..self };
+        }
+        let _ = device;
+        self
+    }
+
+    /// Whether the elements are in the memory of a device, where only kernels can read them.
+    pub fn is_on_device(&self) -> bool {
+        #[cfg(feature = "wgpu")]
+        if self.on_device().is_some() {
+            return true;
+        }
+        false
+    }
+
+    /// Returns the elements in the memory of a device, if they are there.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn on_device(&self) -> Option<&DeviceWeight> {
+        match &self.held {
+            Held::Here(storage) => match &**storage {
+                Storage::Device(weight) => Some(weight),
+                _ => None,
+            },
+            Held::Away(_) => None,
         }
     }
 
     /// Reads `out.len()` elements from flat position `start`, row-major, as f32.
+    ///
+    /// # Panics
+    /// When the weight is on a device.
     pub fn read(&self, start: usize, out: &mut [f32]) {
         let stored = self.storage();
         match &*stored {
@@ -175,6 +224,8 @@ impl FrozenWeight {
             }
             Storage::Nf4(nf4) => nf4.read(start, out),
             Storage::Int8(int8) => read_int8(int8, start, out),
+            #[cfg(feature = "wgpu")]
+            Storage::Device(_) => unreachable!("a weight on a device is read by kernels"),
         }
         if self.compute == Compute::Bf16 && !matches!(&*stored, Storage::Bf16(_)) {
             round_to_bf16(out);

@@ -14,6 +14,8 @@
 mod autodiff;
 mod backward;
 mod cpu;
+#[cfg(feature = "wgpu")]
+mod cubecl;
 pub mod reference;
 #[cfg(test)]
 mod tests;
@@ -39,7 +41,7 @@ pub enum GatedKind {
 }
 
 /// Backends that have the op; call [`gated_act`] instead.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait GatedActBackend: Backend {
     /// Computes `[t, f]` from `gate_up: [t, 2f]`.
     fn gated_act(gate_up: FloatTensor<Self>, kind: GatedKind) -> FloatTensor<Self>;

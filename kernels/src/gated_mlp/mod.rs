@@ -161,11 +161,13 @@ pub fn is_fused(tokens: usize, [d, f]: [usize; 2], compute: Compute) -> bool {
     tiles && compute == Compute::Bf16 && d.is_multiple_of(64) && f.is_multiple_of(64)
 }
 
-/// Whether the fused kernel takes the call: bf16 on tiles, whole tiles of widths, no bias, no dropout, and enough rows.
+/// Whether the fused kernel takes the call: bf16 on tiles, whole tiles of widths, no bias, no dropout, enough rows, on
+/// the CPU.
 pub fn fits(tokens: usize, parts: &[Part; 3]) -> bool {
     parts.iter().all(|part| {
         let dropout = part.factors.as_ref().is_some_and(|factors| factors.dropout.is_some());
-        part.bias.is_none() && !dropout && is_fused(tokens, part.weight.shape(), part.weight.compute())
+        let plain = part.bias.is_none() && !dropout && !part.weight.is_on_device();
+        plain && is_fused(tokens, part.weight.shape(), part.weight.compute())
     })
 }
 

@@ -28,6 +28,8 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "wgpu")]
+mod cubecl;
 pub mod reference;
 mod sweep;
 #[cfg(test)]
@@ -46,7 +48,7 @@ use crate::isa;
 pub use sweep::{BORDER, RowSum, Sweep};
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait LinearCrossEntropyBackend: Backend {
     /// See [`linear_cross_entropy`].
     fn linear_cross_entropy(

@@ -18,6 +18,8 @@
 mod autodiff;
 mod backward;
 mod cpu;
+#[cfg(feature = "wgpu")]
+mod cubecl;
 mod dropout;
 mod few_rows;
 pub mod reference;
@@ -139,7 +141,7 @@ impl<B: Backend> Inputs<B> {
 }
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait LoraLinearBackend: Backend {
     /// See [`lora_linear`].
     fn lora_linear(#[extension_type] inputs: Inputs<Self>, group: Group) -> FloatTensor<Self>;

@@ -9,6 +9,8 @@
 mod autodiff;
 mod backward;
 mod cpu;
+#[cfg(feature = "wgpu")]
+mod cubecl;
 pub mod reference;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ use crate::attention::QkvLayout;
 use crate::{flex, isa};
 
 /// Backends that have the op; call [`qk_norm`] instead.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait QkNormBackend: Backend {
     /// Normalises the query and key heads of `qkv: [t, width]`.
     fn qk_norm(

@@ -39,7 +39,7 @@ pub(super) fn rotate_signed(
 
 tiered! {
     /// Computes scaled cosine and sine of the angles of one position.
-    fn angles(
+    pub(super) fn angles(
         position: f32, inv_freq: &[f32], scaling: [f32; 2], cos: &mut [f32], sin: &mut [f32],
     ) = angles_body;
 }

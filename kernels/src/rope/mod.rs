@@ -11,6 +11,8 @@
 mod autodiff;
 mod backward;
 mod cpu;
+#[cfg(feature = "wgpu")]
+mod cubecl;
 pub mod reference;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,7 @@ pub struct RopeTable {
 }
 
 /// Backends that have the op; call [`rope`] instead.
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
 pub trait RopeBackend: Backend {
     /// Rotates the query and key heads of `qkv: [t, width]`; `inverse` turns the other way.
     fn rope(

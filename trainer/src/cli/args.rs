@@ -6,6 +6,7 @@ use crate::recipe::{Compute, Format, Quantize, TrainOn};
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use seedcorn_kernels::device::DeviceChoice;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -119,6 +120,9 @@ pub struct Train {
     /// Prepare everything, print the plan and stop before the first step
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
+    /// Compute on `cpu`, `wgpu` or `wgpu:N` in place of the recipe's `device`
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
 }
 
 /// Flags of `launch`.
@@ -273,6 +277,9 @@ pub struct Model {
     /// Number type of products
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = words(COMPUTE))]
     pub compute: Compute,
+    /// Compute on `cpu`, `wgpu` or `wgpu:N`
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Cpu)]
+    pub device: DeviceChoice,
 }
 
 /// Flags of `eval`.

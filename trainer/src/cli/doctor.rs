@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use seedcorn_data::source::Resolver;
+use seedcorn_kernels::device::{self, DeviceError, Found};
 use seedcorn_kernels::isa::{self, Tier};
 
 use super::args::Global;
@@ -32,7 +33,8 @@ pub(super) fn run(global: &Global) -> std::io::Result<()> {
     let resolver = super::resolver(global);
     let findings =
         [version(), processor(), threads(), instructions(), mpi(), memory(), cache(&resolver.cache_dir)];
-    for finding in findings.into_iter().chain(nccl()).chain(python(&resolver.python)).chain([hub(&resolver)])
+    let engines = nccl().into_iter().chain(devices());
+    for finding in findings.into_iter().chain(engines).chain(python(&resolver.python)).chain([hub(&resolver)])
     {
         let mark = if finding.ok { "ok  " } else { "warn" };
         data_line(&format!("{mark}  {}", finding.text))?;
@@ -104,6 +106,24 @@ fn nccl() -> Vec<Finding> {
 #[cfg(not(feature = "nccl"))]
 fn nccl() -> Vec<Finding> {
     Vec::new()
+}
+
+/// The devices that `--device` takes beside `cpu`.
+fn devices() -> Vec<Finding> {
+    let finding = |found: Result<Found, DeviceError>| match found {
+        Ok(Found { choice, name, is_software: false }) => {
+            Finding::ok(format!("device: `{choice}` is {name}"))
+        }
+        Ok(Found { choice, name, .. }) => {
+            Finding::ok(format!("device: `{choice}` is {name}, a program on the processor: for tests"))
+        }
+        // A build without devices is how most are made.
+        Err(DeviceError::NotBuilt { .. }) => {
+            Finding::ok("devices: cpu (a build with `--features wgpu` has more)")
+        }
+        Err(error) => Finding::warn(format!("device: {error}; {}", error.hint())),
+    };
+    device::list().into_iter().map(finding).collect()
 }
 
 fn memory() -> Finding {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context;
-use burn::tensor::Device;
 use seedcorn_adapters::{Adapter, peft};
+use seedcorn_kernels::device;
 
 use super::args::{self, Global};
 use crate::base::{self, Base};
@@ -23,7 +23,7 @@ pub(super) fn load(args: &args::Model, global: &Global) -> anyhow::Result<Loaded
     let base = base::open(&args.model, Path::new(""), &super::resolver(global))?;
     let compute = compute(args.compute);
     let precision = Precision { quantize: args.quantize, double_quant: true, compute };
-    let device = Device::flex();
+    let device = device::open(args.device)?;
     let adapter = match &args.adapter {
         Some(folder) => {
             let read = peft::read(folder, &base.linear_modules());

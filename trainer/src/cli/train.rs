@@ -1,5 +1,7 @@
 //! `seedcorn train`: an adapter from a recipe.
 
+use seedcorn_kernels::device;
+
 use super::args::{self, Global};
 use super::check;
 use crate::build::{Prepared, prepare};
@@ -14,10 +16,14 @@ use crate::run::{Finished, run_in};
 use crate::stop::Stop;
 
 pub(super) fn run(args: &args::Train, global: &Global) -> anyhow::Result<()> {
-    let mut recipe = recipe::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    let mut overrides = args.recipe.overrides.clone();
+    overrides.extend(args.device.map(|device| format!("device={device}")));
+    let mut recipe = recipe::load(&args.recipe.recipe, &overrides)?;
     let launch = launch::from_env()?;
     let on_this_machine = launch.as_ref().and_then(|launch| launch.on_this_machine).unwrap_or(1);
     recipe.settle_ranks(launch.as_ref().map(|launch| launch.ranks), on_this_machine)?;
+    // Before anything is fetched: a device that is not there is a matter of the recipe.
+    device::open(recipe.device)?;
     let world = World::join(launch.as_ref(), &recipe.parallel)?;
     let tied = launch.as_ref().and_then(Binding::of).and_then(|tied| tied.warning(on_this_machine));
     if let (true, Some(warning)) = (world.leads(), tied) {

@@ -19,6 +19,7 @@ use crate::train::TrainError;
 use crate::weights::WeightsError;
 use seedcorn_adapters::AdapterError;
 use seedcorn_data::source::SourceError;
+use seedcorn_kernels::device::DeviceError;
 use std::error::Error;
 use std::io;
 
@@ -49,6 +50,7 @@ pub(super) fn explained<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a dyn 
         .or_else(|| cast::<SignatureError>(error))
         .or_else(|| cast::<PolicyError>(error))
         .or_else(|| cast::<WarmUpTooLong>(error))
+        .or_else(|| cast::<DeviceError>(error))
 }
 
 /// A file that is absent or closed to us is a matter of the recipe; any other fault of reading fails the run.
@@ -179,6 +181,16 @@ impl Explain for LoadError {
             Self::Weights(error) => error.exit(),
             _ => Exit::Usage,
         }
+    }
+}
+
+impl Explain for DeviceError {
+    fn hint(&self) -> Option<String> {
+        Some(DeviceError::hint(self).to_owned())
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
     }
 }
 

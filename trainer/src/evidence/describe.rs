@@ -46,7 +46,7 @@ pub fn describe(prepared: &Prepared) -> anyhow::Result<Lock> {
     };
     let samples = samples(prepared)?;
     let recipe_file = recipe.file.as_deref().map(|file| recipe_file(file, &recipe.output)).transpose()?;
-    Ok(Lock { recipe_file, ..Lock::new(recipe, Device::this(), model, data, samples) })
+    Ok(Lock { recipe_file, ..Lock::new(recipe, Device::of(recipe.device), model, data, samples) })
 }
 
 /// Names the recipe's file from the folder of the run, so that it is found again when both move together.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use seedcorn_adapters::Adapter;
 use seedcorn_kernels::attention::{AttentionConfig, attention, attention_decode};
+use seedcorn_kernels::device;
 
 use super::decoder::{ACTIVATIONS, Decoder, Model, WHOLE, values};
 use super::input::Adapted;
@@ -48,6 +49,9 @@ impl Decoder {
         input_ids: &[u32],
         adapter: Option<&Adapter>,
     ) -> Vec<f32> {
+        if !device::is_cpu(&self.device) {
+            return Model::from(self).advance_here(cache, input_ids, adapter).expect(WHOLE);
+        }
         // On a thread of the pool: from outside, each of some hundred small ops would wait to be woken.
         rayon::scope(|_| Model::from(self).advance_here(cache, input_ids, adapter).expect(WHOLE))
     }

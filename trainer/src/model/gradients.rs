@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
+use seedcorn_kernels::device;
 
 /// The gradients of every factor: `[dA, dB]` of each module in the adapter's order.
 #[derive(Clone, Debug)]
@@ -19,14 +20,20 @@ impl Gradients {
         self.modules[place] = Some(gradients);
     }
 
-    /// Adds two gradients, element by element, the modules on all threads.
+    /// Adds two gradients, element by element; on the CPU the modules on all threads, on a device in its one queue.
     #[must_use]
     pub fn plus(self, right: Self) -> Self {
         let add = |(left, right): (Option<[Tensor<2>; 2]>, Option<[Tensor<2>; 2]>)| {
             let ([la, lb], [ra, rb]) = (left?, right?);
             Some([la + ra, lb + rb])
         };
-        Self { modules: self.modules.into_par_iter().zip(right.modules).map(add).collect() }
+        let on_cpu = self.modules.iter().flatten().next().is_none_or(|[a, _]| device::is_cpu(&a.device()));
+        let modules = if on_cpu {
+            self.modules.into_par_iter().zip(right.modules).map(add).collect()
+        } else {
+            self.modules.into_iter().zip(right.modules).map(add).collect()
+        };
+        Self { modules }
     }
 
     /// Reads the values back: `dA` and `dB` of each module in turn.

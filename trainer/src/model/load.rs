@@ -235,7 +235,7 @@ impl Loader<'_> {
         let compute = self.precision.compute;
         let weight = match self.cut {
             Some(cut) => cut.keep(&storage, here, compute, kept),
-            None => FrozenWeight::new(storage, here, compute),
+            None => FrozenWeight::new(storage, here, compute).on(self.device),
         };
         Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias, part })
     }
@@ -314,7 +314,8 @@ impl Loader<'_> {
         read: &(dyn Fn(usize, &mut [f32]) + Sync),
     ) -> (FrozenWeight, Option<SharedTable>) {
         let Some(cut) = self.cut else {
-            return (FrozenWeight::new(dense_storage(shape, compute, read), shape, compute), None);
+            let table = FrozenWeight::new(dense_storage(shape, compute, read), shape, compute);
+            return (table.on(self.device), None);
         };
         let width = shape[1];
         let rows = SharedTable::new(cut, shape, compute, self.spec.block_values() / self.slice.of, |rows| {
@@ -371,6 +372,6 @@ fn section(name: &str, whole: Storage, part: &Section) -> Result<Storage, LoadEr
         Storage::Nf4(Nf4 { shape, block_size, .. }) => {
             Err(LoadError::CutBlock { name: name.to_owned(), block_size, part: part.clone(), shape })
         }
-        dense @ (Storage::F32(_) | Storage::Bf16(_)) => Ok(dense),
+        dense => Ok(dense),
     }
 }

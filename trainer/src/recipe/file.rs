@@ -20,6 +20,8 @@ pub struct RecipeFile {
     pub version: Option<u64>,
     /// Folder of the run.
     pub output: Option<String>,
+    /// Where the run computes.
+    pub device: Option<String>,
     /// The frozen base.
     #[serde(default)]
     pub model: ModelFile,

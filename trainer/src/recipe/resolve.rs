@@ -12,6 +12,7 @@ use super::settings::{
     Optimizer, Parallel, Recipe, Schedule, Train,
 };
 use super::{Activation, Format, OnLong, Quantize, ScheduleKind, TrainOn};
+use seedcorn_kernels::device::DeviceChoice;
 use std::path::Path;
 
 /// The only layout of a recipe so far.
@@ -46,6 +47,7 @@ impl Recipe {
             file: None,
             version,
             output: folder.join(output),
+            device: device(file.device.as_deref())?,
             model: model(&file.model, &folder)?,
             adapter: adapter(&file.adapter, &folder)?,
             optimizer: optimizer(&file)?,
@@ -117,6 +119,11 @@ fn parallel(file: &ParallelFile, train: &Train) -> Result<Parallel> {
     let shard_base = file.shard_base.unwrap_or(false);
     let reduction = file.reduction.unwrap_or_default();
     Ok(Parallel { data, tensor, shard_base, timeout_seconds, reduction, on_this_machine: 1, launched: false })
+}
+
+fn device(typed: Option<&str>) -> Result<DeviceChoice> {
+    let parse = |text: &str| text.parse().map_err(|_| range("device", DeviceChoice::EXPECTED, text));
+    typed.map_or(Ok(DeviceChoice::Cpu), parse)
 }
 
 fn missing(key: &str, hint: &str) -> RecipeError {

@@ -8,7 +8,8 @@ use super::file::Targets;
 use super::location::Location;
 use super::rank_count::RankCount;
 use crate::parallel::Mesh;
-use serde::Serialize;
+use seedcorn_kernels::device::DeviceChoice;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -24,6 +25,9 @@ pub struct Recipe {
     pub version: u64,
     /// Folder of the run.
     pub output: PathBuf,
+    /// Where the run computes; the CPU is not written, as in recipes from before there was a choice.
+    #[serde(skip_serializing_if = "is_cpu", serialize_with = "as_text")]
+    pub device: DeviceChoice,
     /// The frozen base.
     pub model: Model,
     /// What is trained.
@@ -50,6 +54,14 @@ pub struct Recipe {
     pub policy: Option<Policy>,
     /// How many ranks share the work.
     pub parallel: Parallel,
+}
+
+fn is_cpu(device: &DeviceChoice) -> bool {
+    *device == DeviceChoice::Cpu
+}
+
+fn as_text<S: Serializer>(device: &DeviceChoice, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(device)
 }
 
 /// The frozen base.

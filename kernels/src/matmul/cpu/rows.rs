@@ -87,6 +87,8 @@ impl<'a> Columns<'a> {
                 RowDots::new(tier, nf4, rows, weight.compute() == Compute::Bf16).map(Self::Nf4)
             }
             Storage::F32(_) => None,
+            #[cfg(feature = "wgpu")]
+            Storage::Device(_) => unreachable!("the CPU's ops take host weights"),
         };
         match b {
             Operand::Transposed { data, .. } => Self::F32(data),

@@ -12,6 +12,7 @@ pub use file::LockError;
 use crate::provenance::Statement;
 use crate::recipe::Recipe;
 use seedcorn_data::source::hash_text;
+use seedcorn_kernels::device::{self, DeviceChoice};
 use seedcorn_kernels::isa;
 use serde::{Deserialize, Serialize};
 
@@ -70,9 +71,15 @@ pub struct Device {
 }
 
 impl Device {
-    /// Describes where this process computes.
-    pub fn this() -> Device {
-        Device { class: "cpu".to_owned(), isa: isa::tier().name().to_owned() }
+    /// Describes where a run on `device` computes in this process: for a device that is not there, only its class.
+    pub fn of(device: DeviceChoice) -> Device {
+        match device {
+            DeviceChoice::Cpu => Device { class: "cpu".to_owned(), isa: isa::tier().name().to_owned() },
+            DeviceChoice::Wgpu(_) => {
+                let isa = device::name(device).unwrap_or_default();
+                Device { class: "wgpu".to_owned(), isa }
+            }
+        }
     }
 }
 

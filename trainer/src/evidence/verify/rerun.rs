@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use burn::tensor::Device;
 use seedcorn_adapters::Adapter;
+use seedcorn_kernels::device::{self, DeviceChoice};
 
 use super::inputs::{differing, with_causes};
 use super::report::Report;
@@ -80,7 +80,7 @@ pub(super) fn first_steps(lock: &Lock, prepared: &Prepared, steps: u64, report: 
 fn train_again(prepared: &Prepared, tensor: usize, steps: u64) -> anyhow::Result<Vec<EarlyStep>> {
     // Nothing is written unless a batch breaks the run.
     let scratch = tempfile::tempdir()?;
-    let device = Device::flex();
+    let device = device::open(prepared.recipe.device)?;
     let precision = precision(&prepared.recipe.model);
     prepared.base.check(precision, tensor)?;
     let world = World::Threads { mesh: Mesh { data: 1, tensor }, timeout: SLOWEST };
@@ -205,7 +205,13 @@ fn is_close(claimed: f64, found: f64, tolerance: f64) -> bool {
 }
 
 fn same_class(lock: &Lock) -> bool {
-    lock.device == lock::Device::this()
+    lock.device == here(lock)
+}
+
+/// Where the run of a lock computes in this process.
+fn here(lock: &Lock) -> lock::Device {
+    let typed = lock.recipe.get("device").and_then(toml::Value::as_str);
+    lock::Device::of(typed.and_then(|text| text.parse().ok()).unwrap_or(DeviceChoice::Cpu))
 }
 
 /// Whether one rank here must come to the bits of the lock.
@@ -231,7 +237,7 @@ fn tolerance(lock: &Lock) -> Tolerance {
 
 /// How a result was compared.
 fn how(lock: &Lock) -> String {
-    let (claimed, here) = (&lock.device, lock::Device::this());
+    let (claimed, here) = (&lock.device, here(lock));
     if is_exact(lock) {
         return format!("same bits ({} {})", here.class, here.isa);
     }

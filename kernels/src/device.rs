@@ -1,0 +1,266 @@
+//! Where tensors live: the CPU, or a device that kernels run on. Looked for before the first tensor is made, since
+//! Burn panics where a driver is missing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::Device;
+
+/// A device as it is asked for: `cpu`, `wgpu` or `wgpu:1`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DeviceChoice {
+    /// The processor, through this crate's own loops.
+    #[default]
+    Cpu,
+    /// The n-th device that wgpu finds, graphics processors before software; none means the first.
+    Wgpu(Option<usize>),
+}
+
+impl DeviceChoice {
+    /// What can be asked for, in words.
+    pub const EXPECTED: &str = "`cpu`, `wgpu` or `wgpu:<number>`";
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Wgpu(None) => f.write_str("wgpu"),
+            Self::Wgpu(Some(index)) => write!(f, "wgpu:{index}"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::Unknown { got: text.to_owned() };
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "wgpu" => Ok(Self::Wgpu(None)),
+            Some(("wgpu", index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => {
+                index.parse().map(|index| Self::Wgpu(Some(index))).map_err(|_| unknown())
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// No name of a device.
+    #[error("`{got}` is no device, expected {}", DeviceChoice::EXPECTED)]
+    Unknown {
+        /// What was typed.
+        got: String,
+    },
+    /// The program was built without it.
+    #[error("device `{asked}` is not in this build")]
+    NotBuilt {
+        /// What was asked for.
+        asked: DeviceChoice,
+    },
+    /// There is none on this machine.
+    #[error("device `{asked}` is not there: wgpu finds {found} device(s)")]
+    Missing {
+        /// What was asked for.
+        asked: DeviceChoice,
+        /// Devices that are there.
+        found: usize,
+    },
+    /// It is there and does not start.
+    #[error("device `{asked}` does not start: {why}")]
+    Start {
+        /// What was asked for.
+        asked: DeviceChoice,
+        /// What the driver says.
+        why: String,
+    },
+}
+
+impl DeviceError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotBuilt { .. } => "build with `--features wgpu`, or leave the device at `cpu`",
+            Self::Missing { found: 0, .. } => {
+                "install a Vulkan driver (Debian: `mesa-vulkan-drivers`, or the maker's), or use `cpu`"
+            }
+            Self::Unknown { .. } | Self::Missing { .. } => {
+                "`seedcorn doctor` lists the devices of this machine"
+            }
+            Self::Start { .. } => "`seedcorn doctor` says what the other devices are; `cpu` always works",
+        }
+    }
+}
+
+/// A device that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What to ask for.
+    pub choice: DeviceChoice,
+    /// What it calls itself.
+    pub name: String,
+    /// Whether it is a program on the processor, made to test drivers and slower than `cpu`.
+    pub is_software: bool,
+}
+
+/// Makes the device ready for tensors.
+///
+/// # Errors
+/// [`DeviceError`] where it is not in this build or on this machine, or does not start.
+pub fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::flex()),
+        DeviceChoice::Wgpu(index) => wgpu::open(choice, index.unwrap_or(0)),
+    }
+}
+
+/// Lists the devices beside the CPU that are in this build and on this machine, each with why it is not usable, if so.
+pub fn list() -> Vec<Result<Found, DeviceError>> {
+    wgpu::list()
+}
+
+#[cfg(not(feature = "wgpu"))]
+mod wgpu {
+    use super::{Device, DeviceChoice, DeviceError, Found};
+
+    pub(super) fn open(asked: DeviceChoice, _: usize) -> Result<Device, DeviceError> {
+        Err(DeviceError::NotBuilt { asked })
+    }
+
+    pub(super) fn list() -> Vec<Result<Found, DeviceError>> {
+        vec![Err(DeviceError::NotBuilt { asked: DeviceChoice::Wgpu(None) })]
+    }
+}
+
+/// Returns what a device calls itself; none where it cannot be used.
+pub fn name(choice: DeviceChoice) -> Option<String> {
+    match choice {
+        DeviceChoice::Cpu => None,
+        DeviceChoice::Wgpu(index) => list().into_iter().nth(index.unwrap_or(0))?.ok().map(|found| found.name),
+    }
+}
+
+/// Returns the CubeCL device behind a device; none for the CPU.
+#[cfg(feature = "wgpu")]
+pub(crate) fn cube(device: &Device) -> Option<burn_cubecl::CubeDevice> {
+    match device.clone().inner().as_dispatch() {
+        burn::backend::DispatchDevice::Cube(device) => Some(device.clone()),
+        _ => None,
+    }
+}
+
+/// Whether tensors on `device` are the CPU's.
+pub fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
+#[cfg(feature = "wgpu")]
+mod wgpu {
+    use std::sync::{Mutex, OnceLock, PoisonError};
+
+    use burn_cubecl::CubeDevice;
+    use burn_cubecl::cubecl::wgpu::{
+        AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup,
+    };
+
+    use super::{Device, DeviceChoice, DeviceError, Found};
+
+    /// The graphics interface: the system's own. Others are not looked at, since OpenGL's libraries write to stderr.
+    const API: WgpuBackend = if cfg!(target_os = "macos") { WgpuBackend::Metal } else { WgpuBackend::Vulkan };
+
+    /// Buffers that a kernel reads and writes, at most.
+    const BINDINGS: u32 = 9;
+
+    /// Devices whose runtime was started, which works once.
+    static STARTED: Mutex<Vec<WgpuDevice>> = Mutex::new(Vec::new());
+
+    /// The devices in the order of their numbers: graphics processors before software. Looked for once.
+    fn devices() -> &'static [WgpuDevice] {
+        static DEVICES: OnceLock<Vec<WgpuDevice>> = OnceLock::new();
+        DEVICES.get_or_init(find)
+    }
+
+    fn find() -> Vec<WgpuDevice> {
+        let kinds = [
+            WgpuDeviceKind::DiscreteGpu(0),
+            WgpuDeviceKind::IntegratedGpu(0),
+            WgpuDeviceKind::VirtualGpu(0),
+            WgpuDeviceKind::Other(0),
+            WgpuDeviceKind::Cpu,
+        ];
+        let of_kind = |kind| CubeDevice::enumerate(CubeDevice::Wgpu(WgpuDevice::new(kind).on(API)).to_id());
+        let of_wgpu = |id| match CubeDevice::from_id(id) {
+            CubeDevice::Wgpu(device) => Some(device),
+            _ => None,
+        };
+        kinds.into_iter().flat_map(of_kind).filter_map(of_wgpu).collect()
+    }
+
+    fn start(asked: DeviceChoice, device: &WgpuDevice) -> Result<(), DeviceError> {
+        let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = |why: String| DeviceError::Start { asked, why };
+        if !started.contains(device) {
+            try_init_setup::<AutoGraphicsApi>(device, RuntimeOptions::default())
+                .map_err(|error| refused(error.to_string()))?;
+            started.push(device.clone());
+        }
+        let bindings = CubeDevice::Wgpu(device.clone()).client().properties().hardware.max_bindings;
+        if bindings < BINDINGS {
+            return Err(refused(format!("its kernels take {bindings} buffers, and ours need {BINDINGS}")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn open(asked: DeviceChoice, index: usize) -> Result<Device, DeviceError> {
+        let devices = devices();
+        let device = devices.get(index).ok_or(DeviceError::Missing { asked, found: devices.len() })?;
+        start(asked, device)?;
+        Ok(Device::new(CubeDevice::Wgpu(device.clone())))
+    }
+
+    pub(super) fn list() -> Vec<Result<Found, DeviceError>> {
+        let devices = devices();
+        if devices.is_empty() {
+            return vec![Err(DeviceError::Missing { asked: DeviceChoice::Wgpu(None), found: 0 })];
+        }
+        let found = |(index, device): (usize, &WgpuDevice)| {
+            let choice = DeviceChoice::Wgpu(Some(index));
+            start(choice, device)?;
+            let name = CubeDevice::Wgpu(device.clone()).client().properties().identity.name.clone();
+            Ok(Found { choice, name, is_software: device.kind == WgpuDeviceKind::Cpu })
+        };
+        devices.iter().enumerate().map(found).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_as_they_are_written() {
+        for choice in [DeviceChoice::Cpu, DeviceChoice::Wgpu(None), DeviceChoice::Wgpu(Some(12))] {
+            assert_eq!(choice.to_string().parse::<DeviceChoice>().unwrap(), choice);
+        }
+        for text in
+            ["", "gpu", "cpu:0", "wgpu:", "wgpu:+1", "wgpu:-1", "wgpu:1:2", "wgpu:99999999999999999999"]
+        {
+            assert!(matches!(text.parse::<DeviceChoice>(), Err(DeviceError::Unknown { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_cpu_is_always_there() {
+        assert!(is_cpu(&open(DeviceChoice::Cpu).unwrap()));
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_an_error() {
+        let error = open(DeviceChoice::Wgpu(Some(999))).unwrap_err();
+        assert!(matches!(error, DeviceError::NotBuilt { .. } | DeviceError::Missing { .. }), "{error}");
+    }
+}
