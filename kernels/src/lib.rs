@@ -4,6 +4,8 @@ pub mod add;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
+#[cfg(feature = "cuda-source")]
+pub mod cuda_source;
 mod flex;
 pub mod frozen;
 pub mod gated_act;

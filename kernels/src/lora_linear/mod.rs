@@ -21,6 +21,8 @@ mod cpu;
 mod dropout;
 mod few_rows;
 pub mod reference;
+#[cfg(feature = "cuda-source")]
+pub mod tensor_core;
 #[cfg(test)]
 mod tests;
 
