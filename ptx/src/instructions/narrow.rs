@@ -23,10 +23,21 @@ impl Narrow {
 
     pub(super) fn write(self, value: f64) -> u64 {
         match self {
-            Self::Brain => bf16::from_f64(value).to_bits().into(),
-            Self::Half => f16::from_f64(value).to_bits().into(),
+            Self::Brain => bf16::from_f32(odd(value)).to_bits().into(),
+            Self::Half => f16::from_f32(odd(value)).to_bits().into(),
         }
     }
+}
+
+/// The f32 next to a value towards zero, its last bit set if it is another number: rounding that again to fewer bits
+/// is right. (`half`'s own conversions from f64 forget the last 32 bits, and with them on which side of a tie it is.)
+fn odd(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) == value || !near.is_finite() || !value.is_finite() {
+        return near;
+    }
+    let towards_zero = near.to_bits() - u32::from(f64::from(near).abs() > value.abs());
+    f32::from_bits(towards_zero | 1)
 }
 
 pub(super) fn decode(opcode: &Opcode, operands: &[Operand]) -> Option<Action> {

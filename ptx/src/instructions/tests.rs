@@ -124,6 +124,7 @@ fn floats() {
         ("cvt.rn.f32.u32 %d, %a;", 0xffff_ffff, 0, 4_294_967_296.0),
         ("cvt.rn.bf16.f32 %h1, %a; mov.b32 %d, {0, %h1};", 0x3f80_8000, 0, 1.0),
         ("cvt.rn.bf16.f32 %h1, %a; mov.b32 %d, {0, %h1};", 0x3f81_8000, 0, 1.015_625),
+        ("cvt.rn.bf16.f32 %h1, %a; mov.b32 %d, {0, %h1};", 16.062_508f32.to_bits(), 0, 16.125),
         ("cvt.rn.f16.f32 %h1, %a; cvt.f32.f16 %d, %h1;", 65520.0f32.to_bits(), 0, f32::INFINITY),
         (
             "mov.b32 {%h1, %h2}, %a; fma.rn.bf16 %h3, %h1, %h2, %h2; mov.b32 %d, {0, %h3};",
