@@ -22,6 +22,10 @@ gpu-wgpu:
 bench op="":
     cargo bench --workspace {{ if op == "" { "" } else { "--bench " + op } }}
 
+# The CUDA kernels without a GPU: compiled by NVIDIA's compilers (fetched from PyPI once), run in the interpreter.
+gpu-cuda-source *filter:
+    scripts/gpu/cuda_source.sh {{ filter }}
+
 # Accept changed snapshots. Say in the commit why they changed.
 bless:
     if command -v cargo-insta >/dev/null; then cargo insta test --accept --workspace; else INSTA_UPDATE=always INSTA_FORCE_PASS=1 cargo test --workspace; echo "snapshots inside test files need cargo-insta (cargo install cargo-insta)"; fi

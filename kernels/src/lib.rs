@@ -4,6 +4,8 @@ pub mod add;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
+#[cfg(feature = "cuda-source")]
+pub mod cuda_source;
 pub mod device;
 pub mod embedding;
 mod flex;

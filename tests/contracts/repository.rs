@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::MetadataCommand;
 use seedcorn::recipe;
 
-/// Which crate may use which: `kernels <- adapters <- trainer <- tests`, `data <- trainer`.
-const EDGES: [(&str, &[&str]); 5] = [
+/// Which crate may use which: `kernels <- adapters <- trainer <- tests`, `data <- trainer`, `ptx <- tests`.
+const EDGES: [(&str, &[&str]); 6] = [
+    ("seedcorn-ptx", &[]),
     ("seedcorn-kernels", &[]),
     ("seedcorn-data", &[]),
     ("seedcorn-adapters", &["seedcorn-kernels"]),
     ("seedcorn", &["seedcorn-kernels", "seedcorn-adapters", "seedcorn-data"]),
-    ("seedcorn-tests", &["seedcorn-kernels", "seedcorn-adapters", "seedcorn-data", "seedcorn"]),
+    (
+        "seedcorn-tests",
+        &["seedcorn-ptx", "seedcorn-kernels", "seedcorn-adapters", "seedcorn-data", "seedcorn"],
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -23,6 +23,8 @@ mod cubecl;
 mod dropout;
 mod few_rows;
 pub mod reference;
+#[cfg(feature = "cuda-source")]
+pub mod tensor_core;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,36 @@
+//! The CUDA kernels, compiled by NVIDIA's compiler and run in the interpreter of `ptx/`: no GPU is needed.
+//!
+//! Without the compilers every test is ignored, and says why.
+
+mod interpreter;
+mod linear;
+mod mutants;
+mod numbers;
+mod toolkit;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let toolkit = toolkit::find();
+    let mut trials = Vec::new();
+    let mut add = |name: String, test: Box<dyn FnOnce(&std::path::Path) -> Result<(), String> + Send>| {
+        let toolkit = toolkit.clone();
+        let (kind, ignored) = match &toolkit {
+            Ok(_) => (String::new(), false),
+            Err(reason) => (format!("skipped, {reason}"), true),
+        };
+        let run = move || test(&toolkit.map_err(Failed::from)?).map_err(Failed::from);
+        trials.push(Trial::test(name, run).with_kind(kind).with_ignored_flag(ignored));
+    };
+    for (name, multiprocessors, case) in linear::cases() {
+        add(
+            format!("linear::{name}"),
+            Box::new(move |toolkit| linear::check(toolkit, multiprocessors, case)),
+        );
+    }
+    for (name, case, change) in mutants::mutants() {
+        add(format!("mutants::{name}"), Box::new(move |toolkit| mutants::check(toolkit, case, change)));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}

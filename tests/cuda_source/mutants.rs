@@ -1,0 +1,94 @@
+//! Kernels with a fault, which the checks must find: else the checks say nothing.
+
+use std::path::Path;
+
+use seedcorn_kernels::cuda_source::Kernel;
+use seedcorn_kernels::lora_linear::Dropout;
+
+use crate::interpreter::Interpreter;
+use crate::linear::{Case, PLAIN};
+use crate::numbers::Compared;
+
+/// A change of the CUDA C++ of the product of a packed weight; `None` where it does not hold what is changed.
+type Change = fn(&str) -> Option<String>;
+
+const DROPOUT: Option<Dropout> = Some(Dropout { probability: 0.25, key: 77 });
+
+/// What is broken, the case that must notice, and the change.
+pub(crate) fn mutants() -> Vec<(&'static str, Case, Change)> {
+    let dropped = Case { dropout: DROPOUT, ..PLAIN };
+    vec![
+        ("scale_of_another_block", PLAIN, |text| shift_by_constant(text, 6, 5)),
+        ("offset_of_the_scales_forgotten", PLAIN, |text| constant(text, 272, 271)),
+        ("nested_scales_misplaced", PLAIN, |text| constant(text, 273, 274)),
+        ("no_low_rank_term", PLAIN, |text| once(text, "info_st", "scalars_u32[10]", "scalars_u32[18]")),
+        ("mask_of_another_seed", dropped, |text| every(text, "5871781006564002453", "5871781006564002455")),
+        ("right_column_of_rows", PLAIN, |text| {
+            every(text, "nvcuda::wmma::col_major", "nvcuda::wmma::row_major")
+        }),
+        ("first_barrier_dropped", PLAIN, |text| barrier(text, 0)),
+        ("barrier_before_the_first_stretch_dropped", PLAIN, |text| barrier(text, 1)),
+        ("barrier_between_stretches_dropped", PLAIN, |text| barrier(text, 2)),
+        ("barrier_of_the_second_product_dropped", PLAIN, |text| barrier(text, 3)),
+        ("last_barrier_dropped", PLAIN, |text| barrier(text, 4)),
+        ("no_guard_of_rows", Case { tokens: 100, ..PLAIN }, guards),
+    ]
+}
+
+/// Runs a mutant; an error says that nothing noticed.
+pub(crate) fn check(toolkit: &Path, case: Case, change: Change) -> Result<(), String> {
+    let changed = std::cell::Cell::new(0);
+    let mutation = |_: Kernel, text: &str| match change(text) {
+        Some(mutant) => {
+            changed.set(changed.get() + 1);
+            mutant
+        }
+        None => text.to_owned(),
+    };
+    let mut device = Interpreter::new(toolkit, 1).mutated(&mutation);
+    let outcome = case.run(&mut device).and_then(|compared| compared.iter().try_for_each(Compared::check));
+    match (changed.get(), outcome) {
+        (0, _) => Err("the change did not apply to any kernel".to_owned()),
+        (_, Ok(())) => Err("the mutant passed".to_owned()),
+        (_, Err(_)) => Ok(()),
+    }
+}
+
+/// Whether the text is a product of a packed weight with a second product: those use the constant 273.
+fn is_packed(text: &str) -> bool {
+    text.contains(" = 273;")
+}
+
+fn every(text: &str, from: &str, to: &str) -> Option<String> {
+    text.contains(from).then(|| text.replace(from, to))
+}
+
+/// Replaces after a marker, in kernels of packed weights.
+fn once(text: &str, marker: &str, from: &str, to: &str) -> Option<String> {
+    let at = text.find(marker)?;
+    let (head, tail) = text.split_at(at);
+    (is_packed(text) && tail.contains(from)).then(|| format!("{head}{}", tail.replacen(from, to, 1)))
+}
+
+/// Changes every constant of a value.
+fn constant(text: &str, from: u32, to: u32) -> Option<String> {
+    every(text, &format!(" = {from};"), &format!(" = {to};")).filter(|_| is_packed(text))
+}
+
+/// Changes shifts by a constant: its name is that of its first definition.
+fn shift_by_constant(text: &str, from: u32, to: u32) -> Option<String> {
+    let definition = format!(" = {from};");
+    let name = text[..text.find(&definition)?].rsplit(' ').next()?;
+    every(text, &format!(">> {name};"), &format!(">> {to};")).filter(|_| is_packed(text))
+}
+
+/// Leaves out one barrier.
+fn barrier(text: &str, number: usize) -> Option<String> {
+    let (at, found) = text.match_indices("__syncthreads();").nth(number)?;
+    is_packed(text).then(|| format!("{}{}", &text[..at], &text[at + found.len()..]))
+}
+
+/// Stores every element, inside the output or not.
+fn guards(text: &str) -> Option<String> {
+    every(text, " && ", " || ")
+}
