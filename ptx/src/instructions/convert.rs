@@ -14,7 +14,8 @@ pub(super) fn decode(opcode: &Opcode, operands: &[Operand]) -> Option<Action> {
     if opcode.has("sat") {
         // Into 0 to 1, NaN to 0; other saturations are not modelled.
         return (to == Type::Float(32) && from == to).then_some(()).and_then(|()| {
-            lane_wise(operands, |[a]| u64::from(f32::from_bits(a as u32).max(0.0).min(1.0).to_bits()))
+            let saturated = |value: f32| if value > 0.0 { value.min(1.0) } else { 0.0 };
+            lane_wise(operands, move |[a]| u64::from(saturated(f32::from_bits(a as u32)).to_bits()))
         });
     }
     if let Type::BrainPair | Type::FloatPair = to {
