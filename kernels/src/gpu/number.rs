@@ -26,7 +26,10 @@ pub(crate) struct Mask {
 impl Mask {
     /// The launch arguments of a mask; of none where there is no dropout.
     pub(crate) fn launch_args(dropout: Option<Dropout>) -> MaskLaunch {
-        let Dropout { probability, key } = dropout.unwrap_or(Dropout { probability: 0.0, key: 0 });
+        let (probability, key) = dropout.map_or((0.0, 0), |dropout| {
+            assert!(dropout.columns.is_none(), "a device has whole inputs, not columns of them");
+            (dropout.probability, dropout.key)
+        });
         MaskLaunch::new(key as u32, (key >> 32) as u32, probability, 1.0 / (1.0 - probability))
     }
 }

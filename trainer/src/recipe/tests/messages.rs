@@ -19,7 +19,7 @@ fn unknown_keys_name_file_line_and_the_near_key() {
     assert_eq!(message, "unknown key `trian` in `r/recipe.toml` at line 1");
     assert_eq!(hint, "did you mean `train`?");
     let (_, hint) = refused("learning = 1\n[schedule]\n", &[]);
-    assert!(hint.starts_with("keys here: `version`, `output`, `model`"), "{hint}");
+    assert!(hint.starts_with("keys here: `version`, `output`, `device`, `model`"), "{hint}");
     let (_, hint) = refused("micro_batch = 4\n", &[]);
     assert_eq!(hint, "did you mean `train.micro_batch`?");
     let (message, hint) = refused("[parallel]\ndat = 2\n", &[]);

@@ -232,6 +232,7 @@ fn every_key_is_accepted_and_carried() {
             "data.eval.sha256",
             with(FULL, "format = \"text\"", &format!("format = \"text\"\nsha256 = \"{}\"", "0".repeat(64))),
         ),
+        ("device", with(FULL, "output = \"out\"", "output = \"out\"\ndevice = \"wgpu:1\"")),
         ("parallel.shard_base", with(FULL, "tensor = 3", "tensor = 3\nshard_base = true")),
         ("parallel.reduction", with(FULL, "tensor = 3", "tensor = 3\nreduction = \"fast\"")),
         ("data.eval.license", with(FULL, "format = \"text\"", "format = \"text\"\nlicense = \"mit\"")),
