@@ -49,5 +49,5 @@ pub fn all() -> Vec<(String, Kernel)> {
 /// The same for sizes that are no multiples of eight.
 fn any_size(plan: Plan) -> Plan {
     let second = plan.second.map(|(side, _)| (side, false));
-    Plan { left_whole: false, right_whole: false, second, ..plan }
+    Plan { tile: Tile::SMALL, left_whole: false, right_whole: false, second, ..plan }
 }

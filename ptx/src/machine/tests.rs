@@ -249,12 +249,13 @@ fn mutants_are_noticed() {
     let x = bytes(&numbers(301 * 3));
     let width = [Argument::Value(301i32.to_le_bytes().into())];
     let (unit, wide) = (Grid { dynamic_shared_bytes: 1024, ..grid(1, 32) }, grid(3, 128));
-    for (kernel, grid, inputs, more, len, equal) in [
+    for (kernel, grid, inputs, more, len, kind, equal) in [
         // Every row is wider than a block, and all lanes hold the sum that one of them stores.
-        ("row_sum", wide, vec![x.as_slice()], width.as_slice(), 12, 5),
+        ("row_sum", wide, vec![x.as_slice()], width.as_slice(), 12, "", 5),
         // Lane numbers are never negative, so what rounds their division down changes nothing.
-        ("product", unit, inputs[..2].to_vec(), &[], 512, 9),
-        ("fragments", unit, inputs.clone(), &[], 1024, 9),
+        ("product", unit, inputs[..2].to_vec(), &[], 512, "", 9),
+        // Much of the rest is a loop for lengths that do not occur here.
+        ("fragments", unit, inputs.clone(), &[], 1024, "wmma", 0),
     ] {
         let right = run(&module, kernel, grid, &inputs, more, len).unwrap();
         let count = module.kernels().iter().find(|one| one.name == kernel).unwrap().instructions().len();
@@ -277,7 +278,7 @@ fn mutants_are_noticed() {
                 || text.ends_with("0f00000000")
                 || text.starts_with("cp.async.commit")
         };
-        let wrong: Vec<_> = missed.iter().filter(|text| !harmless(text)).collect();
+        let wrong: Vec<_> = missed.iter().filter(|text| text.starts_with(kind) && !harmless(text)).collect();
         assert!(wrong.len() <= equal, "{kernel}: {wrong:?}");
     }
 }

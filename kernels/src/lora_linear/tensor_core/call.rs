@@ -197,13 +197,16 @@ impl<B: Clone> Product<B> {
         let line = |side: Side, rows: usize, inner: usize| if side == Side::Inner { inner } else { rows };
         let left_whole = |matrix: &Matrix<B>, len: usize| matrix.at % 4 + matrix.stride % 4 + len % RUN == 0;
         let right_whole = |right: &Right<B>, len: usize| right.at % RUN + right.width % RUN + len % RUN == 0;
+        let left_whole_runs = left_whole(&self.left.0, line(self.left.1, m, k));
+        let right_whole_runs = right_whole(&self.right.0, line(self.right.1, n, k));
+        let many = if left_whole_runs && right_whole_runs { multiprocessors } else { usize::MAX };
         Plan {
-            tile: Tile::of([m, n], multiprocessors),
+            tile: Tile::of([m, n], many),
             left: self.left.1,
             right: self.right.1,
             kind: self.right.0.kind,
-            left_whole: left_whole(&self.left.0, line(self.left.1, m, k)),
-            right_whole: right_whole(&self.right.0, line(self.right.1, n, k)),
+            left_whole: left_whole_runs,
+            right_whole: right_whole_runs,
             second: self.second.as_ref().map(|(left, right, side, rank)| {
                 (*side, left_whole(left, *rank) && right_whole(right, line(*side, n, *rank)))
             }),
