@@ -163,8 +163,12 @@ impl Case {
         let dy = inputs.dy.columns(self.beside[0], self.out);
         let t = dropped.times_transposed(a).scaled(SCALE.into());
         let u = dy.times(b).scaled(SCALE.into());
-        // t and u err by the rounding of their inputs, then are rounded themselves.
-        let (t_error, u_error) = (masked + input + BF16, 2.0 * input + BF16);
+        // t and u err by the rounding of their inputs, which cancels less than they do, then are rounded themselves.
+        let size =
+            |left: &Dense, right: &Dense| left.magnitude().times_transposed(right).scaled(SCALE.into());
+        let (t_size, u_size) = (size(&dropped, &a.magnitude()), size(&dy, &b.magnitude().transposed()));
+        let t_error = t.magnitude().scaled(BF16).plus(&t_size.scaled(masked + input + SUM));
+        let u_error = u.magnitude().scaled(BF16).plus(&u_size.scaled(2.0 * input + SUM));
 
         let part = ReferencePart {
             weight,
@@ -174,6 +178,7 @@ impl Case {
         };
         let projected = Dense::from(lora_linear_reference(&x.floats(), &part), [self.tokens, self.out]);
         let low = t.magnitude().times_transposed(&b.magnitude());
+        let low_error = t_error.times_transposed(&b.magnitude());
         let main = x.magnitude().times_transposed(&dense.magnitude());
         let [before, after] = self.beside;
         let y = residual.map(|at, residual| {
@@ -187,19 +192,21 @@ impl Case {
             let (row, column) = (at / (before + self.out + after), at % (before + self.out + after));
             column.checked_sub(before).filter(|column| *column < self.out).map_or(0.0, |column| {
                 let (low, main) = (low.at(row, column), main.at(row, column));
-                low * (t_error + input) + main * input + (low + main + value.abs()) * SUM
+                low_error.at(row, column) + (low + main) * input + (low + main + value.abs()) * SUM
             })
         });
 
         let dx = dy.times(&dense).plus(&mask(&u.times(a)));
         let dx_low = mask(&u.magnitude().times(&a.magnitude()));
         let dx_main = dy.magnitude().times(&dense.magnitude());
-        let dx_bound = dx_low.scaled(u_error + input + SUM).plus(&dx_main.scaled(input + SUM));
+        let dx_bound = mask(&u_error.times(&a.magnitude())).plus(&dx_low.plus(&dx_main).scaled(input + SUM));
 
         let da = u.transposed_times(&dropped);
-        let da_bound = u.magnitude().transposed_times(&dropped.magnitude()).scaled(u_error + masked + SUM);
+        let da_low = u.magnitude().transposed_times(&dropped.magnitude());
+        let da_bound = u_error.transposed_times(&dropped.magnitude()).plus(&da_low.scaled(masked + SUM));
         let db = dy.transposed_times(&t);
-        let db_bound = dy.magnitude().transposed_times(&t.magnitude()).scaled(t_error + input + SUM);
+        let db_low = dy.magnitude().transposed_times(&t.magnitude());
+        let db_bound = dy.magnitude().transposed_times(&t_error).plus(&db_low.scaled(input + SUM));
         vec![
             Compared::new("y", y, &y_bound),
             Compared::new("dx", dx, &dx_bound),

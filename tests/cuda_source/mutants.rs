@@ -26,7 +26,7 @@ pub(crate) fn mutants() -> Vec<(&'static str, Case, Change)> {
         ("right_column_of_rows", PLAIN, |text| {
             every(text, "nvcuda::wmma::col_major", "nvcuda::wmma::row_major")
         }),
-        ("first_barrier_dropped", PLAIN, |text| barrier(text, 0)),
+        // Barrier 0 is for the table of NF4, which the second product does not read: its barriers come in between.
         ("barrier_before_the_first_stretch_dropped", PLAIN, |text| barrier(text, 1)),
         ("barrier_between_stretches_dropped", PLAIN, |text| barrier(text, 2)),
         ("barrier_of_the_second_product_dropped", PLAIN, |text| barrier(text, 3)),

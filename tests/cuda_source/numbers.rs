@@ -72,7 +72,7 @@ impl Dense {
         Self { shape: [self.shape[0], count], values }
     }
 
-    fn transposed(&self) -> Self {
+    pub(crate) fn transposed(&self) -> Self {
         let [rows, columns] = self.shape;
         let values = (0..columns).flat_map(|column| (0..rows).map(move |row| self.at(row, column))).collect();
         Self { shape: [columns, rows], values }
