@@ -11,6 +11,4 @@ export CARGO_INCREMENTAL=0
 # Mesa's choice among a screen's devices, which writes to stderr where there is no screen.
 export NODEVICE_SELECT="${NODEVICE_SELECT:-1}"
 features=seedcorn-kernels/wgpu,seedcorn/wgpu,seedcorn-tests/wgpu
-cargo test --profile gpu --workspace --features "$features" --test wgpu --test wgpu-runs "$@"
-# The tiles that graphics processors take, on whatever is here.
-SEEDCORN_TILES=gpu cargo test --profile gpu --workspace --features "$features" --test wgpu -- lora_linear linear_cross
+exec cargo test --profile gpu --workspace --features "$features" --test wgpu --test wgpu-runs "$@"

@@ -8,14 +8,10 @@ pub(crate) mod number;
 pub(crate) mod product;
 pub(crate) mod weight;
 
-use std::sync::OnceLock;
-
 use burn::tensor::{DType, Shape};
-use burn_cubecl::CubeDevice;
 use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::prelude::{BufferArg, CubeCount};
 use burn_cubecl::cubecl::server::Handle;
-use burn_cubecl::cubecl::wgpu::WgpuDeviceKind;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
@@ -38,18 +34,6 @@ pub(crate) fn empty_vector(like: &CubeTensor, len: usize) -> CubeTensor {
     let handle = like.client.empty((len * 4).max(4));
     let (client, device) = (like.client.clone(), like.device.clone());
     CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, DType::F32)
-}
-
-/// Whether tiles are those for a program on the processor rather than a graphics processor. The environment variable
-/// `SEEDCORN_TILES`, `gpu` or `software`, replaces what the device is, so that either can be tested anywhere.
-pub(crate) fn is_software(device: &CubeDevice) -> bool {
-    static ASKED: OnceLock<Option<bool>> = OnceLock::new();
-    let asked = ASKED.get_or_init(|| match std::env::var("SEEDCORN_TILES").as_deref() {
-        Ok("gpu") => Some(false),
-        Ok("software") => Some(true),
-        _ => None,
-    });
-    asked.unwrap_or_else(|| matches!(device, CubeDevice::Wgpu(device) if device.kind == WgpuDeviceKind::Cpu))
 }
 
 /// Brings the elements into row order.

@@ -35,25 +35,12 @@ impl Tile {
     /// For few rows.
     const FLAT: Self = Self { cube: [16, 64], unit: [1, 4], depth: 16 };
 
-    /// For software devices, which run the units of a cube side by side in vector registers: a unit has a whole column,
-    /// so that all of them read one element on the left, at a place that is known when the kernel is compiled.
-    const COLUMNS: Self = Self { cube: [32, 64], unit: [32, 1], depth: 16 };
-    /// The same for few columns.
-    const FEW_COLUMNS: Self = Self { cube: [32, 16], unit: [32, 1], depth: 16 };
-
-    fn of([rows, columns]: [usize; 2], is_software: bool) -> Self {
-        match (is_software, rows <= 16, columns <= 16) {
-            (true, _, true) => Self::FEW_COLUMNS,
-            (true, _, false) => Self::COLUMNS,
-            (false, _, true) => Self::NARROW,
-            (false, true, false) => Self::FLAT,
-            (false, false, false) => Self::SQUARE,
+    fn of([rows, columns]: [usize; 2]) -> Self {
+        match (rows <= 16, columns <= 16) {
+            (_, true) => Self::NARROW,
+            (true, false) => Self::FLAT,
+            (false, false) => Self::SQUARE,
         }
-    }
-
-    /// Whether a unit has whole columns.
-    fn has_columns(self) -> bool {
-        self.units()[0] == 1
     }
 
     fn units(self) -> [usize; 2] {
@@ -265,11 +252,11 @@ impl<'a> Product<'a> {
         Self { onto: Onto::Scaled, extra: Some(words(factors)), ..self }
     }
 
-    fn plan(&self, is_software: bool) -> Plan {
+    fn plan(&self) -> Plan {
         let narrow = self.compute == Compute::Bf16;
         let right = &self.right.0;
         Plan {
-            tile: Tile::of([self.sizes[0], self.sizes[1]], is_software),
+            tile: Tile::of([self.sizes[0], self.sizes[1]]),
             left: self.left.1,
             right: self.right.1,
             kind: right.kind,
@@ -285,7 +272,7 @@ impl<'a> Product<'a> {
     /// Computes into the columns of `out` from `column` on.
     #[expect(unsafe_code, reason = "a launch without CubeCL's checks of every index")]
     pub(crate) fn launch(self, out: &CubeTensor, column: usize) {
-        let ([m, n, k], plan) = (self.sizes, self.plan(super::is_software(&out.device)));
+        let ([m, n, k], plan) = (self.sizes, self.plan());
         if m == 0 || n == 0 {
             return;
         }
@@ -455,16 +442,15 @@ fn accumulate(
 ) {
     let [rows, columns] = comptime!(plan.tile.cube);
     let [unit_rows, unit_columns] = comptime!(plan.tile.unit);
-    let across_rows = comptime!(plan.tile.units()[0]);
-    let across_columns = comptime!(plan.tile.units()[1]);
+    let [across_rows, across_columns] = comptime!(plan.tile.units());
     let depth = comptime!(plan.tile.depth);
-    let (row, column) = place(plan.tile);
+    let unit = UNIT_POS as usize;
+    let (row, column) = (unit / across_columns, unit % across_columns);
     let steps = walk.k.div_ceil(depth);
     for step in 0..steps {
         fetch_left(left, a, walk, step * depth, mask, plan);
         fetch_right(codes, table, b, walk, step * depth, mask, plan);
         sync_cube();
-        #[unroll(plan.tile.has_columns())]
         for inner in 0..depth {
             let mut lefts = Array::<f32>::new(unit_rows);
             #[unroll]
@@ -481,18 +467,6 @@ fn accumulate(
             }
         }
         sync_cube();
-    }
-}
-
-/// This unit's first row and column of the tile; its others are as many units further.
-#[cube]
-fn place(#[comptime] tile: Tile) -> (usize, usize) {
-    let unit = UNIT_POS as usize;
-    let across = comptime!(tile.units()[1]);
-    if comptime!(tile.has_columns()) {
-        (comptime!(0usize).into(), unit)
-    } else {
-        (unit / across, unit % across)
     }
 }
 
@@ -588,9 +562,9 @@ fn fetch_right(
 fn add_masked(sums: &mut Array<f32>, masked: &Array<f32>, n: usize, mask: &Mask, #[comptime] tile: Tile) {
     let [unit_rows, unit_columns] = comptime!(tile.unit);
     let [across_rows, across_columns] = comptime!(tile.units());
-    let (first_row, first_column) = place(tile);
-    let row = CUBE_POS_Y as usize * comptime!(tile.cube[0]) + first_row;
-    let column = CUBE_POS_X as usize * comptime!(tile.cube[1]) + first_column;
+    let unit = UNIT_POS as usize;
+    let row = CUBE_POS_Y as usize * comptime!(tile.cube[0]) + unit / across_columns;
+    let column = CUBE_POS_X as usize * comptime!(tile.cube[1]) + unit % across_columns;
     #[unroll]
     for i in 0..unit_rows {
         #[unroll]
@@ -613,9 +587,9 @@ fn write(
 ) {
     let [unit_rows, unit_columns] = comptime!(plan.tile.unit);
     let [across_rows, across_columns] = comptime!(plan.tile.units());
-    let (first_row, first_column) = place(plan.tile);
-    let row = CUBE_POS_Y as usize * comptime!(plan.tile.cube[0]) + first_row;
-    let column = CUBE_POS_X as usize * comptime!(plan.tile.cube[1]) + first_column;
+    let unit = UNIT_POS as usize;
+    let row = CUBE_POS_Y as usize * comptime!(plan.tile.cube[0]) + unit / across_columns;
+    let column = CUBE_POS_X as usize * comptime!(plan.tile.cube[1]) + unit % across_columns;
     #[unroll]
     for i in 0..unit_rows {
         #[unroll]
