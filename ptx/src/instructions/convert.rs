@@ -12,11 +12,12 @@ pub(super) fn decode(opcode: &Opcode, operands: &[Operand]) -> Option<Action> {
     let types = opcode.types();
     let (to, from) = (*types.first()?, *types.get(1)?);
     if opcode.has("sat") {
-        // Into 0 to 1, NaN to 0; other saturations are not modelled.
-        return (to == Type::Float(32) && from == to).then_some(()).and_then(|()| {
-            let saturated = |value: f32| if value > 0.0 { value.min(1.0) } else { 0.0 };
-            lane_wise(operands, move |[a]| u64::from(saturated(f32::from_bits(a as u32)).to_bits()))
-        });
+        // Into 0 to 1; other saturations are not modelled.
+        return if to == Type::Float(32) && from == to {
+            lane_wise(operands, |[a]| saturated(a))
+        } else {
+            None
+        };
     }
     if let Type::BrainPair | Type::FloatPair = to {
         let narrow = if to == Type::BrainPair { Narrow::Brain } else { Narrow::Half };
@@ -33,6 +34,12 @@ pub(super) fn decode(opcode: &Opcode, operands: &[Operand]) -> Option<Action> {
         (false, true) => lane_wise(operands, move |[a]| to_integer(round(read(from, a)), to)),
         (false, false) => lane_wise(operands, move |[a]| write(to, round(read(from, a)))),
     }
+}
+
+/// An f32 brought into 0 to 1; NaN becomes 0.
+fn saturated(bits: u64) -> u64 {
+    let value = f32::from_bits(bits as u32);
+    u64::from((if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) }).to_bits())
 }
 
 /// What is done to a float before it is converted. Rounding to nearest even is what conversions do anyhow; the other
