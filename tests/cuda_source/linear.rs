@@ -51,7 +51,8 @@ pub(crate) const PLAIN: Case = Case {
     exact: true,
 };
 
-const DROPOUT: Option<Dropout> = Some(Dropout { probability: 0.25, key: 0x0123_4567_89ab_cdef });
+const DROPOUT: Option<Dropout> =
+    Some(Dropout { probability: 0.25, key: 0x0123_4567_89ab_cdef, columns: None });
 
 /// What is run, each with the multiprocessors that choose its tiles.
 pub(crate) fn cases() -> Vec<(&'static str, usize, Case)> {

@@ -12,7 +12,7 @@ use crate::numbers::Compared;
 /// A change of the CUDA C++ of the product of a packed weight; `None` where it does not hold what is changed.
 type Change = fn(&str) -> Option<String>;
 
-const DROPOUT: Option<Dropout> = Some(Dropout { probability: 0.25, key: 77 });
+const DROPOUT: Option<Dropout> = Some(Dropout { probability: 0.25, key: 77, columns: None });
 
 /// What is broken, the case that must notice, and the change.
 pub(crate) fn mutants() -> Vec<(&'static str, Case, Change)> {

@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("lora_linear: two runs give the same bits", two_runs_give_the_same_bits),
 ];
 
-const DROPOUT: Dropout = Dropout { probability: 0.25, key: 0xdead_beef_0123_4567 };
+const DROPOUT: Dropout = Dropout { probability: 0.25, key: 0xdead_beef_0123_4567, columns: None };
 const SCALE: f32 = 1.5;
 
 /// Sums of up to 1000 products of values below 1, against the largest of the result. Seen on lavapipe: 4e-7; times 3.

@@ -22,7 +22,7 @@ impl Packed {
     /// Packs a weight.
     pub fn new(weight: &FrozenWeight) -> Self {
         let shape = weight.shape();
-        let (kind, codes, table, scale_codes_at) = match weight.storage() {
+        let (kind, codes, table, scale_codes_at) = match &*weight.storage() {
             Storage::F32(values) => (Kind::F32, to_words(bytemuck::cast_slice(values)), Vec::new(), 0),
             Storage::Bf16(values) => (Kind::Bf16, to_words(bytemuck::cast_slice(values)), Vec::new(), 0),
             Storage::Int8(int8) => {
