@@ -9,9 +9,11 @@ SEEDCORN must be built with `--features mpi`. Prints, for each mesh, how far los
 far trained values are; exits 1 beyond the bounds, or where two runs of one `tensor` give other bits. Needs safetensors
 and numpy.
 """
-import argparse, hashlib, json, os, pathlib, shlex, statistics, subprocess, sys, tempfile
+import argparse, pathlib, shlex, statistics, sys, tempfile
 
 from safetensors.numpy import load_file
+
+from training import train
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("seedcorn")
@@ -26,29 +28,18 @@ parser.add_argument("--values", type=float, default=1e-4)
 args = parser.parse_args()
 
 
-def train(output, launch, overrides):
-    flags = [part for override in args.set + overrides for part in ("--set", override)]
-    process = subprocess.Popen([*launch, args.seedcorn, "--quiet", "train", args.recipe, *flags])
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"{shlex.join(process.args)} ended with {os.waitstatus_to_exitcode(status)}")
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    losses = [row[key] for row in rows for key in ("loss", "eval_loss") if key in row]
-    seconds = [row["seconds"] for row in rows if "seconds" in row]
-    file = output / "adapter" / "adapter_model.safetensors"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return losses, load_file(file), digest, statistics.median(seconds), usage.ru_maxrss * 1024 / 1e6
-
-
 with tempfile.TemporaryDirectory(dir=args.work) as work:
     runs = [("threads", "1x1")] + [("threads", mesh) for mesh in args.mesh] + [("mpi", mesh) for mesh in args.mpi]
     one, digests, bad = None, {}, 0
     for engine, mesh in runs:
         data, tensor = map(int, mesh.split("x"))
         output = pathlib.Path(work) / f"{engine}-{mesh}"
-        overrides = [f"parallel.data={data}", f"parallel.tensor={tensor}", f"output={output}"]
+        settings = [*args.set, f"parallel.data={data}", f"parallel.tensor={tensor}"]
         launch = shlex.split(args.mpirun) + ["-np", str(data * tensor)] if engine == "mpi" else []
-        losses, adapter, digest, seconds, memory = train(output, launch, overrides)
+        rows, file, digest, memory = train(args.seedcorn, args.recipe, settings, output, launch)
+        losses = [row[key] for row in rows for key in ("loss", "eval_loss") if key in row]
+        seconds = statistics.median(row["seconds"] for row in rows if "seconds" in row)
+        adapter = load_file(file)
         one = one or (losses, adapter)
         loss = max(abs(got / want - 1) for got, want in zip(losses, one[0], strict=True))
         assert adapter.keys() == one[1].keys()

@@ -9,7 +9,9 @@ built with `--features mpi`. `--shard-base` runs several ranks once more with `p
 each adapter, the median speed of its steps and the largest resident memory of a process; exits 1 if one differs from
 the first.
 """
-import argparse, hashlib, json, os, pathlib, shlex, statistics, subprocess, sys, tempfile
+import argparse, pathlib, shlex, statistics, sys, tempfile
+
+from training import train
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("seedcorn")
@@ -23,20 +25,6 @@ parser.add_argument("--work", default=None)
 args = parser.parse_args()
 
 
-def train(output, launch, overrides):
-    flags = [part for override in args.set + overrides for part in ("--set", override)]
-    process = subprocess.Popen([*launch, args.seedcorn, "--quiet", "train", args.recipe, *flags])
-    # The largest of the process and all that it has waited for: under `mpirun` that of any rank.
-    _, status, usage = os.wait4(process.pid, 0)
-    if status != 0:
-        sys.exit(f"{shlex.join(process.args)} ended with {os.waitstatus_to_exitcode(status)}")
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
-    losses = [(row.get("loss"), row.get("grad_norm"), row.get("eval_loss")) for row in rows]
-    adapter = hashlib.sha256((output / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
-    return adapter, losses, statistics.median(speeds), usage.ru_maxrss * 1024 / 1e6
-
-
 with tempfile.TemporaryDirectory(dir=args.work) as work:
     meshes = [("threads", ranks, [], [f"parallel.data={ranks}"]) for ranks in args.threads]
     meshes += [("mpi", ranks, shlex.split(args.mpirun) + ["-np", str(ranks)], []) for ranks in args.mpi]
@@ -45,8 +33,10 @@ with tempfile.TemporaryDirectory(dir=args.work) as work:
     first, differ = None, 0
     for (engine, ranks, launch, overrides), shared in runs:
         output = pathlib.Path(work) / f"{engine}-{ranks}-{shared}"
-        overrides = [*overrides, *(["parallel.shard_base=true"] if shared else []), f"output={output}"]
-        adapter, losses, speed, memory = train(output, launch, overrides)
+        settings = [*args.set, *overrides, *(["parallel.shard_base=true"] if shared else [])]
+        rows, _, adapter, memory = train(args.seedcorn, args.recipe, settings, output, launch)
+        speed = statistics.median(row["tokens_per_second"] for row in rows if "tokens_per_second" in row)
+        losses = [(row.get("loss"), row.get("grad_norm"), row.get("eval_loss")) for row in rows]
         first = first or (adapter, losses)
         same = (adapter, losses) == first
         differ += not same

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use crate::base::BaseError;
 use crate::build::{Prepared, precision};
 use crate::model::{Cut, Decoder, Model, Slice};
-use crate::parallel::{Mesh, Ranks, World};
+use crate::parallel::{Ranks, World};
 use crate::train::TrainError;
 
 /// A decoder for each rank of this process, or one that they share.
@@ -13,11 +13,8 @@ use crate::train::TrainError;
 pub struct Models {
     /// The first rank of this process.
     first: usize,
-    mesh: Mesh,
     /// One a rank, in their order, where each keeps parts of its own; otherwise one a slice of the model.
     decoders: Vec<Decoder>,
-    /// Whether each rank keeps parts of its own.
-    apart: bool,
 }
 
 impl Models {
@@ -36,7 +33,7 @@ impl Models {
             let slice = Slice { index: mesh.tensor_index(rank), of: mesh.tensor };
             prepared.base.load_part(precision, device, slice, cut(rank))
         });
-        Ok(Self { first: local.start, mesh, decoders: decoders.collect::<Result<_, _>>()?, apart })
+        Ok(Self { first: local.start, decoders: decoders.collect::<Result<_, _>>()? })
     }
 
     /// Returns the model of a rank of this process.
@@ -44,9 +41,8 @@ impl Models {
     /// # Panics
     /// When the rank is of another process.
     pub fn of<'a>(&'a self, ranks: &'a Ranks<'a>) -> Model<'a> {
-        let place = ranks.rank() - self.first;
-        let place = if self.apart { place } else { place % self.decoders.len() };
-        Model::new(&self.decoders[place], ranks)
+        // The slices of a model are neighbours, so the ranks that share them come round again.
+        Model::new(&self.decoders[(ranks.rank() - self.first) % self.decoders.len()], ranks)
     }
 
     /// Computes with the model outside of training and returns what the first rank of this process gets; nothing where
@@ -60,10 +56,10 @@ impl Models {
         world: &World,
         body: impl Fn(Model) -> Result<T, TrainError> + Sync,
     ) -> Result<Option<T>, TrainError> {
-        match self.decoders.as_slice() {
-            _ if self.apart || self.mesh.tensor > 1 => world.run(|ranks| body(self.of(ranks))).map(Some),
-            [shared, ..] if world.leads() => body(Model::from(shared)).map(Some),
-            _ => Ok(None),
+        let first = &self.decoders[0];
+        if !first.is_whole() {
+            return world.run(|ranks| body(self.of(ranks))).map(Some);
         }
+        world.leads().then(|| body(Model::from(first))).transpose()
     }
 }

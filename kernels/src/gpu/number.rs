@@ -26,10 +26,7 @@ pub(crate) struct Mask {
 impl Mask {
     /// The launch arguments of a mask; of none where there is no dropout.
     pub(crate) fn launch_args(dropout: Option<Dropout>) -> MaskLaunch {
-        let (probability, key) = dropout.map_or((0.0, 0), |dropout| {
-            assert!(dropout.columns.is_none(), "a device has whole inputs, not columns of them");
-            (dropout.probability, dropout.key)
-        });
+        let (probability, key) = Dropout::of_whole_inputs(dropout);
         MaskLaunch::new(key as u32, (key >> 32) as u32, probability, 1.0 / (1.0 - probability))
     }
 }

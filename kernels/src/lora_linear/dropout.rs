@@ -43,6 +43,18 @@ impl Dropout {
         if uniform < self.probability { 0.0 } else { 1.0 / (1.0 - self.probability) }
     }
 
+    /// Returns probability and key as the kernels of devices take them; no dropout is a mask that keeps everything.
+    ///
+    /// # Panics
+    /// Where the input has some of the columns only: ranks on a device have whole inputs.
+    #[cfg(any(feature = "wgpu", feature = "cuda-source"))]
+    pub(crate) fn of_whole_inputs(dropout: Option<Self>) -> (f32, u64) {
+        dropout.map_or((0.0, 0), |dropout| {
+            assert!(dropout.columns.is_none(), "a device has whole inputs, not columns of them");
+            (dropout.probability, dropout.key)
+        })
+    }
+
     /// Multiplies a `[tokens, width]` matrix by the mask, element by element.
     pub fn apply(self, values: &mut [f32]) {
         use rayon::prelude::*;

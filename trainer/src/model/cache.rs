@@ -95,7 +95,7 @@ impl Model<'_> {
         input_ids: &[u32],
         adapter: Option<&Adapter>,
     ) -> Result<Vec<f32>, ParallelError> {
-        if self.decoder.shards.is_none() && !self.decoder.slice.is_part() {
+        if self.decoder.is_whole() {
             return Ok(self.decoder.advance(cache, input_ids, adapter));
         }
         self.advance_here(cache, input_ids, adapter)

@@ -90,6 +90,11 @@ impl Decoder {
         self.slice
     }
 
+    /// Whether this rank holds the whole model, and computes with it alone.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.shards.is_none() && !self.slice.is_part()
+    }
+
     /// Returns which rows of the whole embedding and head are those of this slice.
     pub(super) fn vocabulary(&self) -> Range<usize> {
         self.slice.vocabulary(&self.spec)

@@ -31,7 +31,7 @@ impl Model<'_> {
         let mut walk = Walk::new(self, Pass::Forward)?;
         let h = self.hidden(&mut walk, input, Adapted::evaluated(adapter))?;
         let normed = self.decoder.normed(h);
-        let loss = if self.has_tables(&walk) {
+        let loss = if self.decoder.is_whole() {
             let loss = linear_cross_entropy(normed, &self.decoder.head, input.targets.clone());
             f64::from(loss.into_scalar::<f32>())
         } else {
@@ -53,7 +53,7 @@ impl Model<'_> {
 
     /// Looks up the embeddings of tokens: `[t, d]`. A token of another slice is zeros here, so the sum is exact.
     pub(super) fn embedded(self, walk: &Walk, input_ids: &[u32]) -> Result<Tensor<2>> {
-        if self.has_tables(walk) {
+        if self.decoder.is_whole() {
             return Ok(embedding(&self.decoder.embed, input_ids, &self.decoder.device));
         }
         let d = self.decoder.spec.hidden_size;
@@ -67,7 +67,7 @@ impl Model<'_> {
     pub(super) fn head_logits(self, mut walk: Walk, x_td: Tensor<2>) -> Result<Tensor<2>> {
         let normed = self.decoder.normed(x_td);
         let of = |weight| lora_linear(normed.clone(), &[Part { weight, bias: None, factors: None }], None);
-        if self.has_tables(&walk) {
+        if self.decoder.is_whole() {
             return Ok(of(self.decoder.head.clone()));
         }
         let ([tokens, _], here) = (normed.dims(), self.decoder.vocabulary());
@@ -112,7 +112,7 @@ impl Model<'_> {
     pub(super) fn head_loss(self, walk: &mut Walk, x: Tensor<2>, input: &Input) -> Result<(f64, Tensor<2>)> {
         let x = x.autodiff().require_grad();
         let normed = self.decoder.normed(x.clone());
-        let (loss, mut grads) = if self.has_tables(walk) {
+        let (loss, mut grads) = if self.decoder.is_whole() {
             let loss = linear_cross_entropy(normed, &self.decoder.head, input.targets.clone());
             (f64::from(loss.clone().inner().into_scalar::<f32>()), loss.backward())
         } else {
@@ -121,11 +121,6 @@ impl Model<'_> {
             (loss, seed_gradient(normed, self.summed(ACTIVATIONS, dy)?).backward())
         };
         Ok((loss, x.grad_remove(&mut grads).expect("the head's input is tracked")))
-    }
-
-    /// Whether all rows of embedding and head are here at once.
-    fn has_tables(self, walk: &Walk) -> bool {
-        !walk.is_apart() && !self.decoder.slice.is_part()
     }
 
     /// Sweeps over the rows of the head that are here, or come here in ranges: the loss as the op over a whole head rounds

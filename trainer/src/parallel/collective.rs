@@ -1,7 +1,9 @@
 //! What ranks do together. Engines say how messages travel; everything else is made of that.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
 
 use super::gather::{Gathered, Pending};
 use super::ranks::expect_bytes;
@@ -19,6 +21,24 @@ pub struct Call {
     /// How long to wait for the slowest rank.
     pub patience: Duration,
 }
+
+impl Call {
+    /// Returns when the slowest rank must have come.
+    pub(super) fn deadline(self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.patience).unwrap_or(now + Duration::from_hours(24))
+    }
+
+    /// Says that a rank has not come by then.
+    pub(super) fn late(self, rank: usize) -> ParallelError {
+        let Self { op, step, patience } = self;
+        let how = format!("it did not come within {:.2} s", patience.as_secs_f64());
+        ParallelError::Lost { rank, op, step, how }
+    }
+}
+
+/// Values that one task adds.
+const TASK_VALUES: usize = 1 << 14;
 
 /// The ranks of a run, seen from one of them. All ranks make the same calls in the same order.
 pub trait Collective: std::fmt::Debug {
@@ -118,7 +138,8 @@ pub trait Collective: std::fmt::Debug {
         Ok(())
     }
 
-    /// Adds up what members have: each adds a slice, in the order of members, and hands it to all.
+    /// Adds up what members have, in their order, whoever adds: each adds a slice, and hands it to all. So all of them go on
+    /// with the same bits, and a rank sends what a ring would.
     ///
     /// # Errors
     /// As [`Collective::exchange_among`].
@@ -128,22 +149,31 @@ pub trait Collective: std::fmt::Debug {
         members: &[usize],
         values: &mut [f32],
     ) -> Result<(), ParallelError> {
-        let length = values.len();
-        let slice = |index| part(index, members.len(), length);
+        let (size, length) = (members.len(), values.len());
+        let slice = |index| part(index, size, length);
+        let expect = |rank, message: &[u8], values: usize| {
+            expect_bytes(rank, call.op, call.step, message.len(), values * size_of::<f32>())
+        };
         let outgoing: Vec<&[u8]> =
-            (0..members.len()).map(|index| bytemuck::cast_slice(&values[slice(index)])).collect();
+            (0..size).map(|index| bytemuck::cast_slice(&values[slice(index)])).collect();
         let own = members.iter().position(|rank| *rank == self.rank()).map_or(0, |index| slice(index).len());
+        let addends = self.exchange_among(call, members, &outgoing)?;
+        members.iter().zip(&addends).try_for_each(|(&rank, addend)| expect(rank, addend, own))?;
         let mut sum = vec![0.0f32; own];
-        let bytes = size_of_val(sum.as_slice());
-        for (&rank, message) in members.iter().zip(self.exchange_among(call, members, &outgoing)?) {
-            expect_bytes(rank, call.op, call.step, message.len(), bytes)?;
-            sum.iter_mut().zip(floats(&message)).for_each(|(sum, value)| *sum += value);
-        }
-        let finished = self.all_gather_among(call, members, bytemuck::cast_slice(&sum))?;
-        for (index, (&rank, message)) in members.iter().zip(finished).enumerate() {
-            let range = slice(index);
-            expect_bytes(rank, call.op, call.step, message.len(), range.len() * size_of::<f32>())?;
-            values[range].iter_mut().zip(floats(&message)).for_each(|(value, sum)| *value = sum);
+        sum.par_chunks_mut(TASK_VALUES).enumerate().for_each(|(task, sum)| {
+            let start = task * TASK_VALUES * size_of::<f32>();
+            for (index, addend) in addends.iter().enumerate() {
+                let values = sum.iter_mut().zip(floats(&addend[start..]));
+                // The first is taken as it is, so that a sum of one value and zeros is that value.
+                values.for_each(|(sum, value)| *sum = if index == 0 { value } else { *sum + value });
+            }
+        });
+        drop(addends);
+        let finished = vec![bytemuck::cast_slice(&sum); size];
+        let finished = self.exchange_among(call, members, &finished)?;
+        for (index, (&rank, message)) in members.iter().zip(&finished).enumerate() {
+            expect(rank, message, slice(index).len())?;
+            values[slice(index)].iter_mut().zip(floats(message)).for_each(|(value, sum)| *value = sum);
         }
         Ok(())
     }

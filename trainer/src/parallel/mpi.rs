@@ -127,9 +127,7 @@ impl Mpi {
     }
 
     fn lost(&self, call: Call, rank: usize) -> ! {
-        let Call { op, step, patience } = call;
-        let how = format!("it did not come within {:.2} s", patience.as_secs_f64());
-        report_from(Some(self.rank), &ParallelError::Lost { rank, op, step, how }.into());
+        report_from(Some(self.rank), &call.late(rank).into());
         self.end_all(Exit::Lost)
     }
 }
@@ -149,8 +147,7 @@ impl Collective for Mpi {
         members: &[usize],
         outgoing: &[&[u8]],
     ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let now = Instant::now();
-        let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
+        let deadline = call.deadline();
         let headers: Vec<[u8; HEADER]> = outgoing.iter().map(|content| header(call, content.len())).collect();
         let headers: Vec<&[u8]> = headers.iter().map(<[u8; HEADER]>::as_slice).collect();
         let mut expected = vec![vec![0; HEADER]; members.len()];
@@ -184,8 +181,7 @@ impl Collective for Mpi {
             return self.all_reduce_by_slices(call, members, values);
         }
         self.expect_as_many(call, members, values.len())?;
-        let now = Instant::now();
-        let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
+        let deadline = call.deadline();
         let own = values.to_vec();
         for (own, sum) in own.chunks(ADDED).zip(values.chunks_mut(ADDED)) {
             request::scope(|scope| {

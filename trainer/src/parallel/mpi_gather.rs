@@ -7,7 +7,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mpi::request::{Request, StaticScope};
 use mpi::topology::SimpleCommunicator;
@@ -73,8 +73,7 @@ impl Pending for UnderWay<'_> {
     }
 
     fn wait(mut self: Box<Self>, call: Call) -> Result<Vec<Bytes>, ParallelError> {
-        let now = Instant::now();
-        let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
+        let deadline = call.deadline();
         // Either all is done when this comes back, or the job has ended.
         self.mpi.finish(call, deadline, Duration::ZERO, mem::take(&mut self.waiting));
         let mut all: Vec<Bytes> = mem::take(&mut self.incoming).into_iter().map(Bytes::Own).collect();

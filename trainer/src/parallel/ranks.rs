@@ -215,9 +215,7 @@ impl<'a> Ranks<'a> {
         own: Arc<[u8]>,
         lengths: Vec<usize>,
     ) -> Result<Gathering<'_>, ParallelError> {
-        let mut traffic = self.traffic.get();
-        traffic.weight_bytes += (own.len() * (lengths.len() - 1)) as u64;
-        self.traffic.set(traffic);
+        self.count(op, (own.len() * (lengths.len() - 1)) as u64);
         let members = self.data_group.clone();
         let pending =
             self.calling(op, step, None, |call| self.collective.start_gather(call, &members, own, &lengths))?;
@@ -232,20 +230,18 @@ impl<'a> Ranks<'a> {
         self.calling(gathering.op, gathering.step, None, |call| gathering.wait(call))
     }
 
-    /// Sends something to each rank that keeps parts of the same weights.
+    /// Sends something to each rank with another share of the data: of gradients, or of the weights whose parts they keep.
     ///
     /// # Errors
     /// [`ParallelError`]
-    pub(crate) fn exchange_parts(
+    pub(crate) fn exchange_shares(
         &self,
         op: &'static str,
         step: u64,
         outgoing: &[&[u8]],
     ) -> Result<Vec<Vec<u8>>, ParallelError> {
         let to_others = outgoing.iter().enumerate().filter(|(index, _)| *index != self.data_index());
-        let mut traffic = self.traffic.get();
-        traffic.weight_bytes += to_others.map(|(_, content)| content.len() as u64).sum::<u64>();
-        self.traffic.set(traffic);
+        self.count(op, to_others.map(|(_, content)| content.len() as u64).sum());
         self.calling(op, step, None, |call| self.collective.exchange_among(call, &self.data_group, outgoing))
     }
 
@@ -280,21 +276,6 @@ impl<'a> Ranks<'a> {
         self.calling(op, step, None, |call| self.collective.all_gather_among(call, &self.data_group, own))
     }
 
-    /// Sends gradients to each rank with another share of the data.
-    pub(super) fn exchange_gradients(
-        &self,
-        step: u64,
-        outgoing: &[&[u8]],
-    ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let to_others = outgoing.iter().enumerate().filter(|(index, _)| *index != self.data_index());
-        let mut traffic = self.traffic.get();
-        traffic.gradient_bytes += to_others.map(|(_, content)| content.len() as u64).sum::<u64>();
-        self.traffic.set(traffic);
-        self.calling(GRADIENTS, step, None, |call| {
-            self.collective.exchange_among(call, &self.data_group, outgoing)
-        })
-    }
-
     /// Makes a call among the ranks that hold one model together, in the middle of its computation.
     pub(super) fn within_model<T>(
         &self,
@@ -313,11 +294,16 @@ impl<'a> Ranks<'a> {
     /// that is its own matter: counted is what a ring sends, and what the exchange of slices does.
     pub(super) fn add_up_gradients(&self, step: u64, values: &mut [f32]) -> Result<(), ParallelError> {
         let (all, own) = (values.len() as u64, self.share(values.len()).len() as u64);
-        let mut traffic = self.traffic.get();
-        traffic.gradient_bytes += 4 * (all - own) + 4 * (self.mesh.data as u64 - 1) * own;
-        self.traffic.set(traffic);
+        self.count(GRADIENTS, 4 * (all - own) + 4 * (self.mesh.data as u64 - 1) * own);
         let group = &self.data_group;
         self.calling(GRADIENTS, step, None, |call| self.collective.all_reduce_among(call, group, values))
+    }
+
+    /// Counts bytes that this rank sends.
+    fn count(&self, op: &'static str, bytes: u64) {
+        let mut traffic = self.traffic.get();
+        *(if op == GRADIENTS { &mut traffic.gradient_bytes } else { &mut traffic.weight_bytes }) += bytes;
+        self.traffic.set(traffic);
     }
 
     fn calling<T>(

@@ -135,7 +135,7 @@ impl<'a> SumOverRanks<'a> {
             })
             .collect();
         let outgoing: Vec<&[u8]> = outgoing.iter().map(AsRef::as_ref).collect();
-        let incoming = self.ranks.exchange_gradients(self.step, &outgoing)?;
+        let incoming = self.ranks.exchange_shares(GRADIENTS, self.step, &outgoing)?;
         drop(own);
         let bytes = slice(self.ranks.data_index()).len() * size_of::<f32>();
         let mut sums = Vec::new();
@@ -150,7 +150,9 @@ impl<'a> SumOverRanks<'a> {
         let sum = sum.expect("one item at least");
         let mut total = Vec::with_capacity(length);
         let finished = vec![bytemuck::cast_slice(&sum); data];
-        for (index, message) in self.ranks.exchange_gradients(self.step, &finished)?.iter().enumerate() {
+        for (index, message) in
+            self.ranks.exchange_shares(GRADIENTS, self.step, &finished)?.iter().enumerate()
+        {
             self.expect(index, GRADIENTS, message, slice(index).len() * size_of::<f32>())?;
             total.extend(floats(message));
         }

@@ -1,16 +1,8 @@
 //! What the ranks that hold the slices of one model ask of each other while they compute.
-//!
-//! Sums are in the order of ranks, whoever adds: each rank gets its part of all addends, adds them up, and hands the
-//! finished part to the others. So all of them go on with the same bits, and a rank sends what a ring would.
-
-use rayon::prelude::*;
 
 use super::ranks::expect_bytes;
 use super::sum::floats;
-use super::{ParallelError, Ranks, part};
-
-/// Values that one task adds.
-const TASK_VALUES: usize = 1 << 14;
+use super::{ParallelError, Ranks};
 
 /// The ranks that hold one model together, seen from one of them in one step.
 #[derive(Clone, Copy, Debug)]
@@ -48,32 +40,13 @@ impl TensorRanks<'_> {
     ///
     /// # Errors
     /// [`ParallelError`]
-    pub fn sum(&self, op: &'static str, own: Vec<f32>) -> Result<Vec<f32>, ParallelError> {
-        let Some(ranks) = self.ranks else { return Ok(own) };
-        let (size, length) = (self.size(), own.len());
-        let bytes = |index: usize| part(index, size, length).len() * size_of::<f32>();
-        let outgoing: Vec<&[u8]> =
-            (0..size).map(|index| bytemuck::cast_slice(&own[part(index, size, length)])).collect();
-        let mine = bytes(self.index());
-        let addends = self.exchange(ranks, op, &outgoing, |_| mine)?;
-        let mut sum = vec![0.0f32; mine / size_of::<f32>()];
-        sum.par_chunks_mut(TASK_VALUES).enumerate().for_each(|(task, sum)| {
-            let start = task * TASK_VALUES * size_of::<f32>();
-            for (index, addend) in addends.iter().enumerate() {
-                let values = sum.iter_mut().zip(floats(&addend[start..]));
-                // The first is taken as it is, so that a sum of one value and zeros is that value.
-                values.for_each(|(sum, value)| *sum = if index == 0 { value } else { *sum + value });
-            }
-        });
-        drop(addends);
-        let finished = vec![bytemuck::cast_slice(&sum); size];
-        let finished = self.exchange(ranks, op, &finished, bytes)?;
-        let mut total = own;
-        total.clear();
-        for part in &finished {
-            total.extend(floats(part));
+    pub fn sum(&self, op: &'static str, mut own: Vec<f32>) -> Result<Vec<f32>, ParallelError> {
+        if let Some(ranks) = self.ranks {
+            ranks.within_model(op, self.step, |engine, call, members| {
+                engine.all_reduce_by_slices(call, members, &mut own)
+            })?;
         }
-        Ok(total)
+        Ok(own)
     }
 
     /// Puts together what each of them has, in their order; `length` says how many values that is of each.
@@ -113,35 +86,10 @@ impl TensorRanks<'_> {
         let all = ranks.within_model(op, self.step, |engine, call, members| {
             engine.all_gather_among(call, members, own)
         })?;
-        self.expect(ranks, op, &all, bytes)?;
+        for (index, (&rank, message)) in ranks.tensor_group().iter().zip(&all).enumerate() {
+            expect_bytes(rank, op, self.step, message.len(), bytes(index))?;
+        }
         Ok(all)
-    }
-
-    fn exchange(
-        &self,
-        ranks: &Ranks,
-        op: &'static str,
-        outgoing: &[&[u8]],
-        bytes: impl Fn(usize) -> usize,
-    ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let all = ranks.within_model(op, self.step, |engine, call, members| {
-            engine.exchange_among(call, members, outgoing)
-        })?;
-        self.expect(ranks, op, &all, bytes)?;
-        Ok(all)
-    }
-
-    fn expect(
-        &self,
-        ranks: &Ranks,
-        op: &'static str,
-        all: &[Vec<u8>],
-        bytes: impl Fn(usize) -> usize,
-    ) -> Result<(), ParallelError> {
-        let mut each = ranks.tensor_group().iter().zip(all).enumerate();
-        each.try_for_each(|(index, (rank, message))| {
-            expect_bytes(*rank, op, self.step, message.len(), bytes(index))
-        })
     }
 }
 

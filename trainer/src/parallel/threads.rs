@@ -144,8 +144,8 @@ impl Thread<'_> {
         members: &[usize],
         next: impl Fn(&mut State, usize) -> Option<Message<T>>,
     ) -> Result<Vec<T>, ParallelError> {
-        let Call { op, step, patience } = call;
-        let deadline = Instant::now().checked_add(patience);
+        let Call { op, step, .. } = call;
+        let deadline = call.deadline();
         let mut incoming = Vec::with_capacity(members.len());
         while let Some(&from) = members.get(incoming.len()) {
             if let Some(message) = next(&mut state, from) {
@@ -161,10 +161,9 @@ impl Thread<'_> {
             if let Some((rank, how)) = &state.failed {
                 return Err(ParallelError::Lost { rank: *rank, op, step, how: how.clone() });
             }
-            let left = deadline.map_or(patience, |at| at.saturating_duration_since(Instant::now()));
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let how = format!("it did not come within {:.2} s", patience.as_secs_f64());
-                return Err(ParallelError::Lost { rank: from, op, step, how });
+                return Err(call.late(from));
             }
             state = self.hub.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -251,10 +251,7 @@ impl<B: Clone> Product<B> {
         let ((left, _), (right, _)) = (&self.left, &self.right);
         let none = (left.clone(), right.clone(), Side::Inner, 0);
         let (left2, right2, _, k2) = self.second.as_ref().unwrap_or(&none);
-        let (probability, key) = self.dropout.map_or((0.0, 0), |dropout| {
-            assert!(dropout.columns.is_none(), "a device has whole inputs, not columns of them");
-            (dropout.probability, dropout.key)
-        });
+        let (probability, key) = Dropout::of_whole_inputs(self.dropout);
         // The order of `Places`, then of `Mask`.
         let places = [m, n, k, part, left.at, left.stride, right.at, 0, right.width, right.scale_codes_at];
         let others = [*k2, left2.at, left2.stride, right2.width, out.at, out.stride, m * n];

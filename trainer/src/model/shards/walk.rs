@@ -206,13 +206,13 @@ impl Apart<'_> {
             wanted[table.keeper(row as usize)].push(row);
         }
         let requests: Vec<&[u8]> = wanted.iter().map(|rows| bytemuck::cast_slice(rows)).collect();
-        let requests = self.ranks.exchange_parts(EMBEDDING, self.step, &requests)?;
+        let requests = self.ranks.exchange_shares(EMBEDDING, self.step, &requests)?;
         let each = requests.iter().enumerate();
         let answers: Result<Vec<Vec<u8>>, _> =
             each.map(|(index, rows)| self.answer(table, self.ranks.rank_of_share(index), rows)).collect();
         let answers = answers?;
         let answers: Vec<&[u8]> = answers.iter().map(Vec::as_slice).collect();
-        let found = self.ranks.exchange_parts(EMBEDDING, self.step, &answers)?;
+        let found = self.ranks.exchange_shares(EMBEDDING, self.step, &answers)?;
         let width = table.row_bytes();
         for (index, (rows, found)) in wanted.iter().zip(&found).enumerate() {
             expect_bytes(

@@ -73,27 +73,6 @@ impl Nccl {
         Ok(Self { rank, size: ranks, gpu, comm })
     }
 
-    /// Sends messages to members and takes theirs, through the staging buffers.
-    fn among(
-        &self,
-        call: Call,
-        members: &[usize],
-        outgoing: &[&[u8]],
-    ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        let now = Instant::now();
-        let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
-        let lengths = self.lengths(call, members, outgoing, deadline)?;
-        let mut incoming: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![0; length]).collect();
-        self.pieces(call, members, outgoing, &mut incoming, deadline)
-            .map_err(|error| unreachable(self.rank, call.op, call.step, error))?;
-        for ((&rank, message), own) in members.iter().zip(&mut incoming).zip(outgoing) {
-            if rank == self.rank {
-                *message = own.to_vec();
-            }
-        }
-        Ok(incoming)
-    }
-
     /// Tells every member how much will come, and returns how much each of them will send; nothing from this rank.
     fn lengths(
         &self,
@@ -186,10 +165,7 @@ impl Nccl {
         let late = |(rank, got): &(&usize, &[u8])| **rank != self.rank && got.iter().all(|byte| *byte == 0);
         let missing = members.iter().zip(got.chunks(HEADER)).find(late).map(|(rank, _)| *rank);
         match missing {
-            Some(rank) if seen => {
-                let how = format!("it did not come within {:.2} s", patience.as_secs_f64());
-                ParallelError::Lost { rank, op, step, how }
-            }
+            Some(rank) if seen => call.late(rank),
             _ => {
                 let error = NcclError::Late { what: "the exchange", seconds: patience.as_secs() };
                 unreachable(self.rank, op, step, error)
@@ -207,13 +183,24 @@ impl Collective for Nccl {
         self.size
     }
 
+    /// Through the staging buffers.
     fn exchange_among(
         &self,
         call: Call,
         members: &[usize],
         outgoing: &[&[u8]],
     ) -> Result<Vec<Vec<u8>>, ParallelError> {
-        self.among(call, members, outgoing)
+        let deadline = call.deadline();
+        let lengths = self.lengths(call, members, outgoing, deadline)?;
+        let mut incoming: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![0; length]).collect();
+        self.pieces(call, members, outgoing, &mut incoming, deadline)
+            .map_err(|error| unreachable(self.rank, call.op, call.step, error))?;
+        for ((&rank, message), own) in members.iter().zip(&mut incoming).zip(outgoing) {
+            if rank == self.rank {
+                *message = own.to_vec();
+            }
+        }
+        Ok(incoming)
     }
 
     /// As NCCL adds, in a ring or a tree as it sees fit, where all ranks do.
@@ -227,8 +214,7 @@ impl Collective for Nccl {
             return self.all_reduce_by_slices(call, members, values);
         }
         self.expect_as_many(call, members, values.len())?;
-        let now = Instant::now();
-        let deadline = now.checked_add(call.patience).unwrap_or(now + Duration::from_hours(24));
+        let deadline = call.deadline();
         let mut add = |piece: &mut [f32]| {
             self.gpu.upload(0, bytemuck::cast_slice(piece))?;
             self.comm.all_reduce(&self.gpu, piece.len(), deadline, call.patience)?;
