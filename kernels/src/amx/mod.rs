@@ -188,7 +188,30 @@ impl Tiles {
         }
     }
 
-    /// As [`Tiles::add`], and fetches [`FETCH`] bytes from `next` on into the second-level cache for every tile of `k`.
+    /// As [`Tiles::add`], for an `a` that is used again and a `b` that is not soon: `b` passes by the first-level cache
+    /// and leaves `a` in it. With `a` of 36 KB, 2.6 instead of 2.0 TFLOP/s.
+    ///
+    /// # Safety
+    /// As [`Tiles::add`].
+    #[inline(always)]
+    pub(crate) unsafe fn add_streamed(&self, a: [*const u16; 2], b: [*const u16; 2], k_tiles: usize) {
+        // SAFETY: as the caller vouches; registers 0 to 7 are configured as whole tiles.
+        unsafe {
+            asm!(
+                "2:",
+                "tileloadd tmm4, [{a0} + {row}]", "tileloaddt1 tmm6, [{b0} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{a1} + {row}]", "tdpbf16ps tmm2, tmm5, tmm6",
+                "tileloaddt1 tmm7, [{b1} + {row}]", "tdpbf16ps tmm1, tmm4, tmm7", "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024", "dec {k}", "jnz 2b",
+                a0 = inout(reg) a[0] => _, a1 = inout(reg) a[1] => _,
+                b0 = inout(reg) b[0] => _, b1 = inout(reg) b[1] => _,
+                k = inout(reg) k_tiles => _, row = in(reg) 64usize, options(nostack, readonly)
+            );
+        }
+    }
+
+    /// As [`Tiles::add_streamed`], and fetches [`FETCH`] bytes from `next` on into the second-level cache for every
+    /// tile of `k`.
     ///
     /// # Safety
     /// As [`Tiles::add`]; `next` may be any address.
@@ -204,11 +227,11 @@ impl Tiles {
         unsafe {
             asm!(
                 "2:",
-                "tileloadd tmm4, [{a0} + {row}]", "tileloadd tmm6, [{b0} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm4, [{a0} + {row}]", "tileloaddt1 tmm6, [{b0} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6",
                 "prefetcht1 [{next}]", "prefetcht1 [{next} + 64]",
                 "tileloadd tmm5, [{a1} + {row}]", "tdpbf16ps tmm2, tmm5, tmm6",
                 "prefetcht1 [{next} + 128]", "prefetcht1 [{next} + 192]",
-                "tileloadd tmm7, [{b1} + {row}]", "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloaddt1 tmm7, [{b1} + {row}]", "tdpbf16ps tmm1, tmm4, tmm7",
                 "prefetcht1 [{next} + 256]", "prefetcht1 [{next} + 320]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "prefetcht1 [{next} + 384]", "prefetcht1 [{next} + 448]", "add {next}, 512",

@@ -19,7 +19,7 @@ use crate::gated_act::gate_rows_both;
 use crate::gated_mlp::{Config, INPUTS};
 use crate::isa;
 use crate::lora_linear::transposed;
-use crate::matmul::{TileUnit, View};
+use crate::matmul::{Pooled, TileUnit, View};
 use crate::rms_norm::normalise_rows_backward;
 
 /// Tokens whose share of `dA` and `dB` is summed by one task. Fixed: it decides the order of sums.
@@ -199,8 +199,9 @@ fn input_gradient(
     let sides = [&inner.dg, &inner.du].into_iter().zip(&shared.backward).zip(s);
     let terms =
         sides.flat_map(|((left, part), narrow)| projection(left, part, narrow.as_ref(), |lora| &lora.a));
-    let mut dn = vec![0.0f32; ROWS * d];
-    Terms::new(terms.collect()).multiply_all(tiles, &mut dn);
+    let mut dn = Pooled::new(ROWS * d * size_of::<f32>());
+    let dn = &mut dn.of_mut::<f32>()[..ROWS * d];
+    Terms::new(terms.collect()).multiply_all(tiles, dn);
     normalise_rows_backward(isa::tier(), x, shared.norm, &dn[..dx.len()], shared.config.eps, dx);
     if shared.config.residual {
         dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy);

@@ -11,7 +11,7 @@ use crate::flex::{slice, tensor, unwritten};
 use crate::gated_act::gate_rows;
 use crate::gated_mlp::{Config, INPUTS};
 use crate::isa;
-use crate::matmul::TileUnit;
+use crate::matmul::{Pooled, TileUnit};
 use crate::rms_norm::normalise_rows;
 
 /// Computes `y` and each part's low-rank product side by side.
@@ -109,10 +109,11 @@ fn rows(parts: &[PartPanels; 3], x: &[f32], norm: &[f32], config: &Config, y: &m
     }
     let down = parts[2].lora.as_ref().map(|lora| Narrow::product(&tiles, &inner, &lora.a, lora));
     let terms = projection(&inner, &parts[2], down.as_ref(), |lora| &lora.b);
-    let mut sums = vec![0.0f32; ROWS * d];
-    Terms::new(terms).multiply_all(&tiles, &mut sums);
+    let mut sums = Pooled::new(ROWS * d * size_of::<f32>());
+    let sums = &mut sums.of_mut::<f32>()[..ROWS * d];
+    Terms::new(terms).multiply_all(&tiles, sums);
     if config.residual {
-        y.iter_mut().zip(x).zip(&sums).for_each(|((y, x), sum)| *y = x + sum);
+        y.iter_mut().zip(x).zip(&*sums).for_each(|((y, x), sum)| *y = x + sum);
     } else {
         y.copy_from_slice(&sums[..y.len()]);
     }

@@ -21,7 +21,7 @@ use super::super::sweep::BORDER;
 use super::{Engine, Row};
 use crate::amx::pack::{left, right_from_columns, right_from_rows};
 use crate::amx::rows::{F32Rows, Rows, with_rows};
-use crate::amx::{BLOCK, Block, DEPTH, LANES, TILE, Tiles};
+use crate::amx::{BLOCK, DEPTH, LANES, TILE, Tiles};
 use crate::frozen::FrozenWeight;
 
 /// Rows whose logits of one block are in cache at one time.
@@ -30,9 +30,9 @@ const SLAB: usize = BLOCK;
 /// Largest `hidden` for which both packings of 512 rows of the head stay in a cache of 2 MiB.
 const WIDE: usize = 1024;
 
-/// Tiles of `k` that a product takes at a time: with them the slab's side (18 KiB) stays in the innermost cache
-/// while the head's side goes through it.
-const CHAIN: usize = 9;
+/// Tiles of `k` that a product takes at a time: with them the slab's side (40 KiB) stays in the innermost cache
+/// while the head's side streams past it.
+const CHAIN: usize = 20;
 
 /// A cache line: tiles and vectors are read from whole ones.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -273,17 +273,13 @@ unsafe fn product(tiles: &Tiles, p: Product) {
             [first, first.wrapping_add(p.k_tiles * TILE)]
         };
         for column in 0..p.columns {
-            let block = Block {
-                a: pair(p.a),
-                b: pair(p.b.wrapping_add(2 * column * p.k_tiles * TILE)),
-                k_tiles: CHAIN.min(p.k_tiles - start),
-                c: p.c.wrapping_add(column * BLOCK),
-                ldc: p.ldc,
-                add: p.add || start > 0,
-            };
+            let b = pair(p.b.wrapping_add(2 * column * p.k_tiles * TILE));
+            let c = p.c.wrapping_add(column * BLOCK);
             // SAFETY: as the caller vouches; a prefetch touches nothing.
             unsafe {
-                tiles.block(block);
+                tiles.start(c, p.ldc, p.add || start > 0);
+                tiles.add_streamed(pair(p.a), b, CHAIN.min(p.k_tiles - start));
+                tiles.store(c, p.ldc);
                 for line in next.next().into_iter().flatten() {
                     _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast());
                 }

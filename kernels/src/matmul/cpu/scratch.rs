@@ -22,8 +22,11 @@ enum Memory {
     Mapped(MmapMut),
 }
 
-/// Bytes from which a buffer is mapped by itself: one large page.
-const LARGE: usize = 2 << 20;
+/// Bytes from which a buffer is mapped by itself. A stretch of rows inside a cache is large enough to gain from it.
+const LARGE: usize = 128 << 10;
+
+/// Bytes of a large page.
+const PAGE: usize = 2 << 20;
 
 impl Default for Lines {
     fn default() -> Self {
@@ -35,7 +38,7 @@ impl Lines {
     /// A buffer of at least `bytes` bytes, all zero.
     pub(crate) fn zeroed(bytes: usize) -> Self {
         if bytes >= LARGE
-            && let Ok(map) = MmapMut::map_anon(bytes.next_multiple_of(LARGE))
+            && let Ok(map) = MmapMut::map_anon(bytes.next_multiple_of(PAGE))
         {
             // Small pages do as well, only slower.
             #[cfg(target_os = "linux")]
@@ -91,11 +94,16 @@ impl Pooled {
     pub(crate) fn new(bytes: usize) -> Self {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |lines: &Lines| lines.len() >= bytes;
-        let smallest =
-            pool.iter().enumerate().filter(|(_, lines)| fits(lines)).min_by_key(|(_, lines)| lines.len());
+        // Of those of one size the last that came back, which the caches still hold.
+        let smallest = pool
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, lines)| fits(lines))
+            .min_by_key(|(_, lines)| lines.len());
         let found = smallest.map(|(index, _)| index);
         // A buffer that is too small is given up rather than kept beside the larger one.
-        let taken = if let Some(index) = found { Some(pool.swap_remove(index)) } else { pool.pop() };
+        let taken = if let Some(index) = found { Some(pool.remove(index)) } else { pool.pop() };
         drop(pool);
         Self(taken.filter(|lines| fits(lines)).unwrap_or_else(|| Lines::zeroed(bytes)))
     }

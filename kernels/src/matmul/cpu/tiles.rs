@@ -129,7 +129,7 @@ impl Unit for TileUnit {
                     });
                     let size = self.panel_bytes(depth.len());
                     let panel: &[u16] = bytemuck::cast_slice(&panels[index * size..(index + 1) * size]);
-                    tiles.add(a, [panel.as_ptr(), panel[k_tiles * TILE..].as_ptr()], k_tiles);
+                    tiles.add_streamed(a, [panel.as_ptr(), panel[k_tiles * TILE..].as_ptr()], k_tiles);
                 }
                 tiles.store(c, ldc);
                 if !whole {
