@@ -174,15 +174,25 @@ fn packed(w: &Widths, unit: Unit, fused: bool, tokens: u64) -> u64 {
     let attention = 2 * (w.q + 2 * w.kv);
     if fused {
         // Gate and up in both directions, and down in one.
-        return (attention.saturating_mul(tokens)).saturating_add(5 * 2 * w.d.saturating_mul(w.f));
+        let weights = 5 * mapped(2 * w.d.saturating_mul(w.f));
+        return mapped(attention.saturating_mul(tokens)).saturating_add(weights);
     }
     (attention.max(4 * w.f) + 2 * w.d).saturating_mul(tokens)
 }
 
-/// Bytes that each thread keeps for its tasks: packed columns, and a stretch of rows as tiles.
+/// Bytes that each thread keeps for its tasks: packed columns, and a stretch of rows as tiles and as sums.
 fn of_thread(w: &Widths) -> u64 {
     const STRETCH: u64 = 128;
-    PANEL_BYTES.min(4 * w.d.saturating_mul(w.f)) + 2 * STRETCH * (2 * w.d + 3 * w.f)
+    let panels = mapped(PANEL_BYTES.min(4 * w.d.saturating_mul(w.f)));
+    panels + 2 * mapped(2 * STRETCH * w.d) + 3 * mapped(2 * STRETCH * w.f) + mapped(4 * STRETCH * w.d)
+}
+
+/// Bytes of a buffer of so many, which if it is large has large pages of its own (`matmul/cpu/scratch.rs`).
+fn mapped(bytes: u64) -> u64 {
+    /// Bytes from which it has.
+    const LARGE: u64 = 128 << 10;
+    const PAGE: u64 = 2 << 20;
+    if bytes < LARGE { bytes } else { bytes.checked_next_multiple_of(PAGE).unwrap_or(bytes) }
 }
 
 /// Bytes a token of a block without gradients.
