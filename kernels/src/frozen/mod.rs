@@ -11,6 +11,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use half::bf16;
 
+use crate::device::TooLarge;
+
 #[cfg(feature = "wgpu")]
 pub use crate::gpu::weight::DeviceWeight;
 use crate::int8::{self, Int8};
@@ -175,17 +177,19 @@ impl FrozenWeight {
 
     /// Returns the weight on `device`: as it is for the CPU, else a copy in the device's memory. The host's elements
     /// go where this was the last handle.
-    #[must_use]
-    pub fn on(self, device: &Device) -> Self {
+    ///
+    /// # Errors
+    /// [`TooLarge`] where the device has no buffer for all elements.
+    pub fn on(self, device: &Device) -> Result<Self, TooLarge> {
         #[cfg(feature = "wgpu")]
         if let Some(device) = crate::device::cube(device)
             && !self.is_on_device()
         {
-            let weight = DeviceWeight::upload(&device.client(), &self.storage());
-            return Self { held: Held::Here(Arc::new(Storage::Device(weight))), ..self };
+            let weight = DeviceWeight::upload(&device.client(), &self.storage())?;
+            return Ok(Self { held: Held::Here(Arc::new(Storage::Device(weight))), ..self });
         }
         let _ = device;
-        self
+        Ok(self)
     }
 
     /// Whether the elements are in the memory of a device, where only kernels can read them.
