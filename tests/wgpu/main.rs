@@ -72,7 +72,7 @@ fn losses_are_those_of_the_cpu() {
 /// To convergence: the loss falls to a fraction, and follows the CPU's at every step.
 fn a_long_run_learns_what_the_cpus_does() {
     let scratch = Scratch::new("llama", &samples(20, 20..60, 12));
-    let long = ["train.steps=120", "optimizer.lr=3e-2", "eval.every_steps=0", "eval.max_samples=1"];
+    let long = ["train.steps=120", "optimizer.lr=3e-2"];
     scratch.train("cpu", &long).expect("a finished run");
     scratch.train("wgpu", &[&long[..], &["device=wgpu"]].concat()).expect("a finished run");
     let (there, here) = (scratch.steps("wgpu", "loss"), scratch.steps("cpu", "loss"));

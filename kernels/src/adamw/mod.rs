@@ -165,7 +165,9 @@ impl AdamWBackend for Flex {
         scales: [f32; 2],
     ) -> Vec<FloatTensor<Self>> {
         let [mut params, mut grads, mut m, mut v] = [params, grads, m, v].map(flex::contiguous);
-        flex::slice_mut(&mut grads).iter_mut().for_each(|value| *value *= scales[0]);
+        for value in flex::slice_mut(&mut grads) {
+            *value *= scales[0];
+        }
         let stepped = Stepped {
             params: flex::slice_mut(&mut params),
             grads: flex::slice(&grads),

@@ -43,7 +43,7 @@ pub enum Storage {
     Int8(Int8),
     /// Any of these in the memory of a device.
     #[cfg(feature = "wgpu")]
-    Device(DeviceWeight),
+    Device(Box<DeviceWeight>),
 }
 
 /// A frozen `[out, in]` matrix. Clones share the elements, and their coming and going.
@@ -186,7 +186,7 @@ impl FrozenWeight {
             && !self.is_on_device()
         {
             let weight = DeviceWeight::upload(&device.client(), &self.storage())?;
-            return Ok(Self { held: Held::Here(Arc::new(Storage::Device(weight))), ..self });
+            return Ok(Self { held: Held::Here(Arc::new(Storage::Device(Box::new(weight)))), ..self });
         }
         let _ = device;
         Ok(self)
@@ -206,7 +206,7 @@ impl FrozenWeight {
     pub(crate) fn on_device(&self) -> Option<&DeviceWeight> {
         match &self.held {
             Held::Here(storage) => match &**storage {
-                Storage::Device(weight) => Some(weight),
+                Storage::Device(weight) => Some(weight.as_ref()),
                 _ => None,
             },
             Held::Away(_) => None,

@@ -119,7 +119,7 @@ impl Model<'_> {
             let there = loss.clone().inner();
             let known = || Loss::Known(f64::from(there.clone().into_scalar::<f32>()));
             let is_here = device::is_cpu(&self.decoder.device);
-            (if is_here { known() } else { Loss::There(there) }, loss.backward())
+            (if is_here { known() } else { Loss::There(Box::new(there)) }, loss.backward())
         } else {
             let (loss, dy) = self.sweep(walk, normed.clone().inner(), input, true)?;
             let dy = Tensor::from_data(TensorData::new(dy, normed.dims()), &self.decoder.device);

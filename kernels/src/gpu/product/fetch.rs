@@ -1,5 +1,7 @@
 //! Stretches of both operands, from the device's memory into shared memory.
 
+#![expect(clippy::trivially_copy_pass_by_ref, reason = "an array of a kernel is passed as others are")]
+
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
@@ -110,9 +112,7 @@ pub(super) fn fetch_right(
             }
         }
         let to = inner * columns + column;
-        if comptime!(stretches % units == 0) {
-            put(b, to, next, &values, together);
-        } else if place < stretches {
+        if place < stretches {
             put(b, to, next, &values, together);
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn product_kernel(
     let per_unit = comptime!(tile.unit[0] * tile.unit[1]);
     #[unroll]
     for i in 0..per_unit {
-        sums[i] = sums[i] * places.scale;
+        sums[i] *= places.scale;
     }
     if comptime!(plan.second.is_some()) {
         let second = Walk {

@@ -7,6 +7,7 @@
 //! This is the plain path, f32 throughout: it runs where there is no matrix unit.
 mod fetch;
 mod kernel;
+mod operand;
 mod store;
 mod tile;
 
@@ -14,9 +15,11 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::tensor::CubeTensor;
 
 use self::kernel::{PlacesLaunch, product_kernel};
+use self::operand::Second;
+pub(crate) use self::operand::{Matrix, Right};
 use self::tile::Tile;
 use super::number::Mask;
-use super::weight::{DeviceWeight, Kind};
+use super::weight::Kind;
 use super::{Words, words};
 use crate::device;
 use crate::frozen::Compute;
@@ -70,71 +73,6 @@ struct Plan {
     onto: Onto,
     bias: bool,
 }
-/// A matrix of f32 on the device, or a window of one.
-#[derive(Clone)]
-pub(crate) struct Matrix {
-    words: Words,
-    /// Elements before the first.
-    at: usize,
-    /// Elements from one row to the next.
-    stride: usize,
-}
-
-impl Matrix {
-    /// A whole contiguous matrix.
-    pub(crate) fn whole(tensor: &CubeTensor) -> Self {
-        Self::columns(tensor, 0)
-    }
-
-    /// The columns of a contiguous matrix from `column` on.
-    pub(crate) fn columns(tensor: &CubeTensor, column: usize) -> Self {
-        Self { words: words(tensor), at: column, stride: super::dims(tensor)[1] }
-    }
-}
-
-/// The right operand of a product.
-#[derive(Clone)]
-pub(crate) struct Right {
-    kind: Kind,
-    codes: Words,
-    table: Words,
-    scale_codes_at: usize,
-    /// Elements before the first of its row.
-    at: usize,
-    first_row: usize,
-    /// Elements of a row.
-    width: usize,
-    is_weight: bool,
-}
-
-impl Right {
-    /// Rows of a frozen weight of `width` columns, from `first_row` on.
-    pub(crate) fn weight(weight: &DeviceWeight, width: usize, first_row: usize) -> Self {
-        let DeviceWeight { kind, codes, table, scale_codes_at, .. } = weight.clone();
-        Self { kind, codes, table, scale_codes_at, at: 0, first_row, width, is_weight: true }
-    }
-
-    /// A whole contiguous matrix of f32.
-    pub(crate) fn dense(tensor: &CubeTensor) -> Self {
-        Self::window(Matrix::whole(tensor))
-    }
-
-    /// A matrix of f32, or a window of one.
-    pub(crate) fn window(matrix: Matrix) -> Self {
-        let Matrix { words: codes, at, stride: width } = matrix;
-        let table = codes.clone();
-        Self { kind: Kind::F32, codes, table, scale_codes_at: 0, at, first_row: 0, width, is_weight: false }
-    }
-}
-
-/// `left . right` with an inner axis of `depth`, added to the first product.
-struct Second {
-    left: Matrix,
-    right: Right,
-    side: Side,
-    depth: usize,
-}
-
 /// A product to be launched. What is not asked for is not there.
 pub(crate) struct Product<'a> {
     left: (Matrix, Side),

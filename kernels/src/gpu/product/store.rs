@@ -1,5 +1,7 @@
 //! What is added to a unit's sums, and where they go.
 
+#![expect(clippy::trivially_copy_pass_by_ref, reason = "an array of a kernel is passed as others are")]
+
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
