@@ -1,6 +1,12 @@
 //! Whole runs on a wgpu device against the same runs on the CPU. Where there is no device every test shows as ignored,
 //! with the reason, and none as passed.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program of its own says what it found"
+)]
+
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};

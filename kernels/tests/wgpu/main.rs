@@ -1,6 +1,12 @@
 //! Every op on a wgpu device against its reference, forward and gradients. Where there is no device every test shows
 //! as ignored, with the reason, and none as passed.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program of its own says what it found"
+)]
+
 mod adamw;
 mod attention;
 mod harness;
