@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, Transaction};
 use rayon::prelude::*;
 use seedcorn_kernels::device;
 use seedcorn_kernels::lora_linear::{Columns, Dropout, Factors};
@@ -97,6 +97,16 @@ impl Adapter {
         self.modules.iter().flat_map(both).collect()
     }
 
+    /// Returns the shape of every trained tensor, in the order of [`Adapter::values`].
+    pub fn shapes(&self) -> Vec<[usize; 2]> {
+        self.modules.iter().flat_map(|module| [module.a.dims(), module.b.dims()]).collect()
+    }
+
+    /// Returns the device that the adapter is on, unless that is the CPU.
+    pub fn away(&self) -> Option<Device> {
+        self.modules.first().map(|module| module.a.device()).filter(|device| !device::is_cpu(device))
+    }
+
     /// Reads the weights back from the device.
     pub fn weights(&self) -> Vec<LoraWeights> {
         self.modules.iter().map(LoraModule::weights).collect()
@@ -104,15 +114,12 @@ impl Adapter {
 
     /// Returns every trained tensor as plain values: `A` and `B` of each module in turn.
     pub fn values(&self) -> Vec<Vec<f32>> {
-        let read = |module: &LoraModule| [values(module.a.clone()), values(module.b.clone())];
-        // A device has one queue for each thread: what this one has asked for comes first in its own.
-        let on_cpu = self.modules.first().is_none_or(|module| device::is_cpu(&module.a.device()));
-        let pairs: Vec<_> = if on_cpu {
-            self.modules.par_iter().map(read).collect()
-        } else {
-            self.modules.iter().map(read).collect()
-        };
-        pairs.into_iter().flatten().collect()
+        if self.away().is_none() {
+            let read = |module: &LoraModule| [values(module.a.clone()), values(module.b.clone())];
+            let pairs: Vec<_> = self.modules.par_iter().map(read).collect();
+            return pairs.into_iter().flatten().collect();
+        }
+        read_back(self.modules.iter().flat_map(|module| [&module.a, &module.b]))
     }
 
     /// Returns the sha256 of every name, shape and value, in lower-case hexadecimal digits.
@@ -163,6 +170,13 @@ impl Adapter {
         result
     }
 
+    /// Changes every trained tensor where it is, in the order of [`Adapter::values`].
+    pub fn change_tensors(&mut self, mut change: impl FnMut(Tensor<2>) -> Tensor<2>) {
+        for tensor in self.modules.iter_mut().flat_map(|module| [&mut module.a, &mut module.b]) {
+            *tensor = change(tensor.clone());
+        }
+    }
+
     /// Replaces every trained tensor, in the order of [`Adapter::values`].
     ///
     /// # Panics
@@ -205,6 +219,19 @@ impl LoraModule {
         let (a, b) = (values(self.a.clone()), values(self.b.clone()));
         LoraWeights { name: self.name.clone(), rank, scale: self.scale, a, b, in_features, out_features }
     }
+}
+
+/// Reads tensors back from a device, on the thread whose queue they are made in: some at a time, since each takes room
+/// for its transfer.
+pub fn read_back<'a>(tensors: impl Iterator<Item = &'a Tensor<2>>) -> Vec<Vec<f32>> {
+    const AT_ONCE: usize = 16;
+    let tensors: Vec<&Tensor<2>> = tensors.collect();
+    let read = |some: &[&Tensor<2>]| {
+        let reads = some.iter().map(|tensor| (*tensor).clone());
+        reads.fold(Transaction::default(), Transaction::register).execute()
+    };
+    let values = |data: TensorData| data.try_into_vec().expect("factors and their moments are f32");
+    tensors.chunks(AT_ONCE).flat_map(read).map(values).collect()
 }
 
 fn values(tensor: Tensor<2>) -> Vec<f32> {

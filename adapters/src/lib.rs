@@ -9,6 +9,6 @@ pub mod peft;
 mod projection;
 pub mod target;
 
-pub use adapter::{Adapter, DropoutPlan, LoraModule};
+pub use adapter::{Adapter, DropoutPlan, LoraModule, read_back};
 pub use error::AdapterError;
 pub use projection::Projection;

@@ -96,6 +96,16 @@ impl DeviceError {
     }
 }
 
+/// A buffer that a device does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a buffer of {bytes} bytes, and the device takes {largest} at most")]
+pub struct TooLarge {
+    /// Bytes that were asked for.
+    pub bytes: u64,
+    /// Bytes of the device's largest buffer.
+    pub largest: u64,
+}
+
 /// A device that was found.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -151,6 +161,25 @@ pub(crate) fn cube(device: &Device) -> Option<burn_cubecl::CubeDevice> {
         burn::backend::DispatchDevice::Cube(device) => Some(device.clone()),
         _ => None,
     }
+}
+
+/// Whether a device is a program on the processor.
+#[cfg(feature = "wgpu")]
+pub(crate) fn is_software(device: &burn_cubecl::CubeDevice) -> bool {
+    use burn_cubecl::cubecl::wgpu::WgpuDeviceKind;
+    matches!(device, burn_cubecl::CubeDevice::Wgpu(device) if device.kind == WgpuDeviceKind::Cpu)
+}
+
+/// Returns the memory that this process has reserved on a device, in bytes: its tensors, what was freed and is kept for
+/// others, and the room of transfers. None for the CPU. Waits for what the device has been told to do.
+pub fn reserved_bytes(device: &Device) -> Option<u64> {
+    #[cfg(feature = "wgpu")]
+    if let Some(device) = cube(device) {
+        use burn_cubecl::cubecl::MemoryScope;
+        return Some(device.client().memory_report(MemoryScope::Device).usage().bytes_reserved);
+    }
+    let _ = device;
+    None
 }
 
 /// Whether tensors on `device` are the CPU's.

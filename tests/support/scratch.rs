@@ -19,7 +19,8 @@ use crate::wide;
 pub type Tokens = (Vec<u32>, Vec<i32>);
 
 /// What differs between two runs of the same numbers.
-const MEASURED: [&str; 4] = ["tokens_per_second", "seconds", "cpu_seconds", "peak_memory_bytes"];
+const MEASURED: [&str; 5] =
+    ["tokens_per_second", "seconds", "cpu_seconds", "peak_memory_bytes", "device_memory_bytes"];
 /// Ids of the tiny models.
 const VOCABULARY: u64 = 256;
 

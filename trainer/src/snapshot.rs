@@ -101,13 +101,13 @@ fn put_back(
     let fault = |message: String| CheckpointError::State { path: path.to_owned(), message };
     let tensors = SafeTensors::deserialize(file).map_err(|error| fault(error.to_string()))?;
     let mut found = [Vec::new(), Vec::new(), Vec::new()];
-    for (index, values) in adapter.values().iter().enumerate() {
+    for (index, length) in adapter.lengths().into_iter().enumerate() {
         for (group, found) in GROUPS.iter().zip(&mut found) {
             let name = name(adapter, group, index);
             let view = tensors.tensor(&name).map_err(|error| fault(format!("`{name}`: {error}")))?;
-            if view.dtype() != Dtype::F32 || view.data().len() != values.len() * 4 {
+            if view.dtype() != Dtype::F32 || view.data().len() != length * 4 {
                 let got = view.data().len();
-                return Err(fault(format!("`{name}` holds {got} bytes, expected {}", values.len() * 4)));
+                return Err(fault(format!("`{name}` holds {got} bytes, expected {}", length * 4)));
             }
             let read = |chunk: &[u8]| f32::from_le_bytes(chunk.try_into().expect("chunks of four"));
             found.push(view.data().chunks_exact(4).map(read).collect());
@@ -125,7 +125,7 @@ fn put_back(
 pub fn digest(adapter: &Adapter, optimizer: &Optimizer) -> [u8; 32] {
     let [first, second] = optimizer.moments();
     let values = adapter.values();
-    let tensors = values.iter().chain(first).chain(second);
+    let tensors = values.iter().chain(&*first).chain(&*second);
     tensors
         .fold(Sha256::new(), |hash, values| hash.chain_update(bytemuck::cast_slice(values)))
         .finalize()
@@ -144,7 +144,7 @@ fn serialize(adapter: &Adapter, optimizer: &Optimizer) -> Vec<u8> {
     let values = adapter.values();
     let [first, second] = optimizer.moments();
     let mut tensors = BTreeMap::new();
-    for (group, list) in GROUPS.iter().zip([values.as_slice(), first, second]) {
+    for (group, list) in GROUPS.iter().zip([values.as_slice(), &first, &second]) {
         for (index, values) in list.iter().enumerate() {
             let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
             tensors.insert(name(adapter, group, index), view.expect("four bytes a value"));

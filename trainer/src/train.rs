@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use seedcorn_adapters::{Adapter, DropoutPlan};
 use seedcorn_data::{EvalSource, MicroBatch, Stream};
 
@@ -11,7 +10,7 @@ use crate::bad_batch;
 use crate::checkpoint::CheckpointError;
 use crate::evaluate::{EvalShape, Evaluation, evaluate};
 use crate::model::{Input, Model, Pass};
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Mean, Optimizer};
 use crate::parallel::{Exchanged, ParallelError, Ranks, STOP, Sum};
 use crate::progress::{Observer, Progress, StepRecord};
 use crate::recipe::Reduction;
@@ -209,9 +208,8 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         let Sum { loss, gradients, stop } = sum.finish(&lengths, stop.is_asked())?;
         let stop = ranks.tensor(step).any(STOP, stop)?;
         let gradients = model.whole_gradients(&adapter, gradients)?;
-        let loss = loss / trained_tokens as f64;
-        let gradients = mean(gradients, trained_tokens);
-        let grad_norm = Optimizer::global_norm(&gradients);
+        let mean = Mean::of(&loss, gradients, trained_tokens);
+        let (loss, grad_norm) = (mean.loss, mean.grad_norm);
 
         // 3. Update, only if all is finite.
         for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
@@ -222,7 +220,7 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
             }
         }
         let lr = schedule.lr(step);
-        optimizer.update(&mut adapter, &gradients, grad_norm, lr);
+        optimizer.update(&mut adapter, mean, lr);
         progress.advance(trained_tokens as u64, stream.cursor());
 
         // 4. Once in a while; the last step always counts. All ranks take the same branch.
@@ -250,13 +248,6 @@ pub fn train(run: Run) -> Result<Trained, TrainError> {
         last_eval = evaluation(&adapter, progress.step)?;
     }
     Ok(Trained { adapter, first_eval, last_eval, progress, traffic: ranks.traffic() })
-}
-
-/// Divides summed gradients once by the number of trained tokens.
-fn mean(mut values: Vec<Vec<f32>>, trained_tokens: usize) -> Vec<Vec<f32>> {
-    let scale = 1.0 / trained_tokens as f32;
-    values.par_iter_mut().for_each(|values| values.iter_mut().for_each(|value| *value *= scale));
-    values
 }
 
 fn report_eval(

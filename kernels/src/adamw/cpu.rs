@@ -2,11 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Factors, Stepped};
+use super::{CHUNK, Factors, Stepped};
 use crate::isa::{Tier, tiered};
-
-/// Elements that one task takes: fixed, so that sums do not depend on the number of threads.
-const CHUNK: usize = 16_384;
 
 /// Moves parameters and moments by one step.
 pub(super) fn step(tier: Tier, factors: &Factors, grad_scale: f32, tensors: Vec<Stepped>) {

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use half::bf16;
 
+use crate::device::TooLarge;
+
 #[cfg(feature = "wgpu")]
 pub use crate::gpu::weight::DeviceWeight;
 use crate::int8::{self, Int8};
@@ -41,7 +43,7 @@ pub enum Storage {
     Int8(Int8),
     /// Any of these in the memory of a device.
     #[cfg(feature = "wgpu")]
-    Device(DeviceWeight),
+    Device(Box<DeviceWeight>),
 }
 
 /// A frozen `[out, in]` matrix. Clones share the elements, and their coming and going.
@@ -175,17 +177,19 @@ impl FrozenWeight {
 
     /// Returns the weight on `device`: as it is for the CPU, else a copy in the device's memory. The host's elements
     /// go where this was the last handle.
-    #[must_use]
-    pub fn on(self, device: &Device) -> Self {
+    ///
+    /// # Errors
+    /// [`TooLarge`] where the device has no buffer for all elements.
+    pub fn on(self, device: &Device) -> Result<Self, TooLarge> {
         #[cfg(feature = "wgpu")]
         if let Some(device) = crate::device::cube(device)
             && !self.is_on_device()
         {
-            let weight = DeviceWeight::upload(&device.client(), &self.storage());
-            return Self { held: Held::Here(Arc::new(Storage::Device(weight))), ..self };
+            let weight = DeviceWeight::upload(&device.client(), &self.storage())?;
+            return Ok(Self { held: Held::Here(Arc::new(Storage::Device(Box::new(weight)))), ..self });
         }
         let _ = device;
-        self
+        Ok(self)
     }
 
     /// Whether the elements are in the memory of a device, where only kernels can read them.
@@ -202,7 +206,7 @@ impl FrozenWeight {
     pub(crate) fn on_device(&self) -> Option<&DeviceWeight> {
         match &self.held {
             Held::Here(storage) => match &**storage {
-                Storage::Device(weight) => Some(weight),
+                Storage::Device(weight) => Some(weight.as_ref()),
                 _ => None,
             },
             Held::Away(_) => None,

@@ -2,7 +2,7 @@
 //!
 //! `codes` holds the packed elements (f32: one a word, bf16: two, int8: four, NF4: eight, in the byte order of the
 //! host storage) and behind them, with double quantization, the codes of the scales, four a word. `table` holds what
-//! is looked up: NF4's 16 values, the 256 of the scales' map and their offset, then the scales.
+//! is looked up: with double quantization the 256 values of the scales' map and their offset, then the scales.
 
 use std::fmt;
 
@@ -11,12 +11,13 @@ use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::prelude::*;
 
 use super::Words;
+use crate::device::TooLarge;
 use crate::frozen::Storage;
 use crate::int8::{Int8, reference::RECIPROCAL};
 use crate::nf4::{Absmax, CODE, Nf4};
 
-/// Entries before the nested scales: NF4's values, the scales' map, their offset.
-const NESTED_AT: usize = 16 + 256 + 1;
+/// Entries before the nested scales: the scales' map, their offset.
+const NESTED_AT: usize = 256 + 1;
 
 /// How the elements are packed: a kernel is compiled for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +35,18 @@ pub(crate) enum Kind {
         /// Codes that share a nested scale; 0 without double quantization.
         nested_block: u32,
     },
+}
+
+impl Kind {
+    /// Elements of a word that share a scale.
+    pub(crate) fn elements_of_word(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+            Self::Nf4 { block_log2, .. } => 8.min(1 << block_log2),
+        }
+    }
 }
 
 /// A frozen weight whose elements are on a device. Clones share them.
@@ -59,11 +72,22 @@ impl fmt::Debug for DeviceWeight {
 }
 
 impl DeviceWeight {
-    /// Copies a host storage to the device of `client`.
+    /// Copies a host storage to the device of `client`, into buffers that hold nothing else: weights stay.
+    ///
+    /// # Errors
+    /// [`TooLarge`], before anything is copied.
     ///
     /// # Panics
     /// When the storage is on a device already.
-    pub(crate) fn upload(client: &Client, storage: &Storage) -> Self {
+    pub(crate) fn upload(client: &Client, storage: &Storage) -> Result<Self, TooLarge> {
+        let (bytes, largest) = (largest_buffer(storage), client.properties().memory.max_page_size);
+        if bytes > largest {
+            return Err(TooLarge { bytes, largest });
+        }
+        Ok(client.memory_persistent_allocation((), |()| Self::copied(client, storage)))
+    }
+
+    fn copied(client: &Client, storage: &Storage) -> Self {
         let (kind, codes, table, scale_codes_at, len, bytes) = match storage {
             Storage::F32(values) => {
                 (Kind::F32, Words::upload(client, values), Vec::new(), 0, values.len(), values.len() * 4)
@@ -88,6 +112,21 @@ impl DeviceWeight {
     }
 }
 
+/// Bytes of the largest buffer that a storage is copied to.
+fn largest_buffer(storage: &Storage) -> u64 {
+    let bytes = match storage {
+        Storage::F32(values) => values.len() * 4,
+        Storage::Bf16(values) => values.len() * 2,
+        Storage::Int8(int8) => int8.codes.len().max(int8.row_absmax.len() * 4),
+        Storage::Nf4(nf4) => match &nf4.absmax {
+            Absmax::Single(absmax) => nf4.packed.len().max(absmax.len() * 4),
+            Absmax::Double { codes, .. } => nf4.packed.len() + codes.len(),
+        },
+        Storage::Device(_) => 0,
+    };
+    bytes as u64
+}
+
 /// Bytes as words, the last one filled up with zeros.
 fn packed(client: &Client, bytes: &[u8]) -> Words {
     match bytemuck::try_cast_slice::<u8, u32>(bytes) {
@@ -106,7 +145,7 @@ fn to_words(bytes: &[u8]) -> Vec<u32> {
 }
 
 fn nf4_parts(client: &Client, nf4: &Nf4) -> (Kind, Words, Vec<f32>, usize) {
-    let mut table = CODE.to_vec();
+    let mut table = Vec::new();
     let block_log2 = nf4.block_size.trailing_zeros();
     match &nf4.absmax {
         Absmax::Single(absmax) => {
@@ -158,19 +197,80 @@ fn nf4_element(
     scale_codes_at: usize,
     #[comptime] kind: Kind,
 ) -> f32 {
-    let (block_log2, nested_block) = comptime!(match kind {
-        Kind::Nf4 { block_log2, nested_block } => (block_log2, nested_block as usize),
-        _ => unreachable!("the other kinds are decoded by `element`"),
-    });
     // Two codes a byte, the even element in the high half.
     let shift = ((at % 8) as u32 ^ 1u32) * 4u32;
-    let value = table[((codes[at / 8] >> shift) & 15u32) as usize];
+    nf4_value(codes[at / 8] >> shift) * nf4_scale(codes, table, at, scale_codes_at, kind)
+}
+
+/// The scale of the block that element `at` lies in.
+#[cube]
+fn nf4_scale(codes: &[u32], table: &[f32], at: usize, scale_codes_at: usize, #[comptime] kind: Kind) -> f32 {
+    let (block_log2, nested_block) = comptime!(match kind {
+        Kind::Nf4 { block_log2, nested_block } => (block_log2, nested_block as usize),
+        _ => unreachable!("the other kinds have no blocks"),
+    });
     let block = at >> comptime!(block_log2 as usize);
     if comptime!(nested_block == 0) {
-        value * table[16 + block]
+        table[block]
     } else {
         let code = (codes[scale_codes_at + block / 4] >> (8u32 * (block % 4) as u32)) & 255u32;
-        let scale = table[16 + code as usize] * table[NESTED_AT + block / nested_block];
-        value * (scale + table[NESTED_AT - 1])
+        table[code as usize] * table[NESTED_AT + block / nested_block] + table[NESTED_AT - 1]
+    }
+}
+
+/// Looks the low four bits up in NF4's values: a tree of choices takes less time than memory does.
+#[cube]
+fn nf4_value(code: u32) -> f32 {
+    let mut values = Array::<u32>::new(8usize);
+    let odd = code & 1u32 != 0u32;
+    #[unroll]
+    for i in 0..8usize {
+        values[i] = select(
+            odd,
+            comptime!(CODE[2 * i + 1].to_bits()).runtime(),
+            comptime!(CODE[2 * i].to_bits()).runtime(),
+        );
+    }
+    #[unroll]
+    for level in 1..4u32 {
+        let high = (code >> level) & 1u32 != 0u32;
+        #[unroll]
+        for i in 0..comptime!(8usize >> level) {
+            values[i] = select(high, values[comptime!(2 * i + 1)], values[comptime!(2 * i)]);
+        }
+    }
+    f32::reinterpret(values[0])
+}
+
+/// Decodes all elements of the word that starts with element `at`, which lie in row `row`: as [`element`], with one look
+/// at their scale.
+#[cube]
+pub(crate) fn elements_of_word(
+    codes: &[u32],
+    table: &[f32],
+    at: usize,
+    row: usize,
+    scale_codes_at: usize,
+    values: &mut Array<f32>,
+    #[comptime] kind: Kind,
+) {
+    let count = comptime!(kind.elements_of_word());
+    let word = codes[at / count];
+    if comptime!(kind == Kind::Bf16) {
+        values[0] = f32::reinterpret(word << 16u32);
+        values[1] = f32::reinterpret(word & 0xffff_0000_u32);
+    } else if comptime!(kind == Kind::Int8) {
+        let scale = table[row];
+        #[unroll]
+        for i in 0..count {
+            let byte = i32::reinterpret(word << comptime!(24 - 8 * i as u32)) >> 24i32;
+            values[i] = f32::cast_from(byte) * scale * RECIPROCAL;
+        }
+    } else {
+        let scale = nf4_scale(codes, table, at, scale_codes_at, kind);
+        #[unroll]
+        for i in 0..count {
+            values[i] = nf4_value(word >> comptime!((i as u32 ^ 1) * 4)) * scale;
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! softmax (a cube a row), and where a gradient is wanted the sums of `exp . W` (a product onto the sums so far,
 //! shrunk to the new maximum). Sums of `exp` and losses are f32: each row's in a tree over 64 units.
 
+#![expect(clippy::eq_op, reason = "a comparison with itself finds NaN in a kernel")]
+
 use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
@@ -32,7 +34,7 @@ impl LinearCrossEntropyBackend for CubeBackend {
         head: FrozenWeight,
         targets: Arc<[i32]>,
     ) -> FloatTensor<Self> {
-        Sweep::over(gpu::contiguous(h), &head, &targets, false).loss()
+        Sweep::over(&gpu::contiguous(h), &head, &targets, false).loss()
     }
 
     fn linear_cross_entropy_with_gradient(
@@ -40,7 +42,7 @@ impl LinearCrossEntropyBackend for CubeBackend {
         head: FrozenWeight,
         targets: Arc<[i32]>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let sweep = Sweep::over(gpu::contiguous(h), &head, &targets, true);
+        let sweep = Sweep::over(&gpu::contiguous(h), &head, &targets, true);
         (sweep.loss(), sweep.gradient(&head))
     }
 }
@@ -66,7 +68,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn over(h: CubeTensor, head: &FrozenWeight, targets: &[i32], gradient: bool) -> Self {
+    fn over(h: &CubeTensor, head: &FrozenWeight, targets: &[i32], gradient: bool) -> Self {
         let (weight, [vocab, hidden]) = (on_device(head), head.shape());
         let tokens = targets.len();
         let kept: Vec<u32> = (0..tokens as u32).filter(|&token| targets[token as usize] >= 0).collect();
@@ -74,15 +76,15 @@ impl Sweep {
         (0u32..).zip(&kept).for_each(|(row, &token)| places[token as usize] = row);
         let wanted: Vec<u32> = kept.iter().map(|&token| targets[token as usize] as u32).collect();
         let rows = kept.len();
-        let vector = || gpu::empty_vector(&h, rows);
-        let sums = gpu::empty(&h, if gradient { [rows, hidden] } else { [1, 1] });
+        let vector = || gpu::empty_vector(h, rows);
+        let sums = gpu::empty(h, if gradient { [rows, hidden] } else { [1, 1] });
         let (places, targets) = (Words::upload(&h.client, &places), Words::upload(&h.client, &wanted));
         let [largest, total, target_logit, factor] = [vector(), vector(), vector(), vector()];
         let sweep =
             Self { tokens, rows, hidden, places, targets, largest, total, target_logit, factor, sums };
         if rows > 0 {
-            let x = sweep.rows_of(&h, &kept);
-            let logits = gpu::empty(&h, [rows, BLOCK.min(vocab)]);
+            let x = sweep.rows_of(h, &kept);
+            let logits = gpu::empty(h, [rows, BLOCK.min(vocab)]);
             for first in (0..vocab).step_by(BLOCK) {
                 sweep.block(&x, &logits, weight, [first, BLOCK.min(vocab - first)], head.compute(), gradient);
             }

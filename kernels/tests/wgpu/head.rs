@@ -54,7 +54,7 @@ fn case([tokens, hidden, vocab]: [usize; 3], magnitude: f32, storage: &str, comp
 fn run(case: &Case, device: &Device) -> (f32, Vec<f32>) {
     let shape = [case.targets.len(), case.head.shape()[1]];
     let h = tensor(&case.h, shape, device).autodiff().require_grad();
-    let head = case.head.clone().on(device);
+    let head = case.head.clone().on(device).expect("it fits");
     let loss = linear_cross_entropy(h.clone(), &head, case.targets.clone());
     let value = values(loss.clone().inner())[0];
     let alone = linear_cross_entropy(tensor(&case.h, shape, device), &head, case.targets.clone());
@@ -116,7 +116,7 @@ fn not_finite_stays_so(device: &Device) {
         let mut case = case([33, 64, 700], 1.0, "f32", Compute::F32);
         case.h[32 * 64 + 5] = bad;
         let h = tensor(&case.h, [33, 64], device);
-        let loss = values(linear_cross_entropy(h, &case.head.on(device), case.targets))[0];
+        let loss = values(linear_cross_entropy(h, &case.head.on(device).expect("it fits"), case.targets))[0];
         assert!(!loss.is_finite(), "{bad} gives {loss}");
     }
 }

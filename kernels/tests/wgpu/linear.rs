@@ -76,7 +76,7 @@ impl Case {
 
     fn parts(&self, device: &Device, compute: Compute) -> Vec<Part> {
         let part = |index: usize| Part {
-            weight: self.weight(index, compute).on(device),
+            weight: self.weight(index, compute).on(device).expect("it fits"),
             bias: self.bias(index),
             factors: self.factors(index).map(|[a, b]| Factors {
                 a: tensor(&a, [a.len() / self.width, self.width], device).autodiff().require_grad(),
@@ -193,7 +193,7 @@ fn bf16_rounds_inputs_and_weights(device: &Device) {
         |values: &[f32]| -> Vec<f32> { values.iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect() };
     let (x, w) = (random(1, 40 * 64, 1.0), random(2, 50 * 64, 1.0));
     let run = |x: &[f32], w: Vec<f32>, compute| {
-        let weight = FrozenWeight::new(Storage::F32(w), [50, 64], compute).on(device);
+        let weight = FrozenWeight::new(Storage::F32(w), [50, 64], compute).on(device).expect("it fits");
         let part = Part { weight, bias: None, factors: None };
         values(lora_linear(tensor(x, [40, 64], device), &[part], None))
     };
@@ -211,7 +211,7 @@ fn gated_mlp_equals_the_cpu(device: &Device) {
                 tensor(&random(seed, shape[0] * shape[1], 0.2), shape, device).autodiff().require_grad()
             };
             let (a, b) = (leaf(2, [rank, shape[1]]), leaf(3, [shape[0], rank]));
-            let weight = FrozenWeight::new(storage, shape, Compute::F32).on(device);
+            let weight = FrozenWeight::new(storage, shape, Compute::F32).on(device).expect("it fits");
             Part { weight, bias: None, factors: Some(Factors { a, b, scale: 0.5, dropout: None }) }
         });
         let x = tensor(&random(4, tokens * d, 2.0), [tokens, d], device).autodiff().require_grad();

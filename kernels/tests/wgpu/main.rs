@@ -1,6 +1,13 @@
 //! Every op on a wgpu device against its reference, forward and gradients. Where there is no device every test shows
 //! as ignored, with the reason, and none as passed.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test program of its own says what it found"
+)]
+
+mod adamw;
 mod attention;
 mod harness;
 mod head;
@@ -19,7 +26,7 @@ fn main() -> ExitCode {
         eprintln!("ignored: {error}; {}", error.hint());
     }
     let device = device.ok();
-    let tests = [rows::TESTS, linear::TESTS, head::TESTS, attention::TESTS].concat();
+    let tests = [adamw::TESTS, rows::TESTS, linear::TESTS, head::TESTS, attention::TESTS].concat();
     let trials = tests.into_iter().map(|(name, test)| {
         let here = device.clone();
         let run = move || {

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("gated_act equals the reference", gated_act_equals_the_reference),
     ("extreme gates stay finite", extreme_gates_stay_finite),
     ("every storage reads as on the host", every_storage_reads_as_on_the_host),
+    ("a weight that is too large is an error", a_weight_that_is_too_large_is_an_error),
     ("every element is added once", every_element_is_added_once),
 ];
 
@@ -150,7 +151,7 @@ fn every_storage_reads_as_on_the_host(device: &Device) {
                 let mut expected = vec![0.0; dense.len()];
                 host.read(0, &mut expected);
                 let bytes = host.bytes();
-                let there = host.on(device);
+                let there = host.on(device).expect("it fits");
                 assert!(there.is_on_device() && there.bytes() == bytes, "{name}");
                 let ids: Vec<u32> = (0..shape[0] as u32).rev().collect();
                 let got = values(embedding(&there, &ids, device));
@@ -164,6 +165,15 @@ fn every_storage_reads_as_on_the_host(device: &Device) {
             }
         }
     }
+}
+
+/// 5 GiB of zeros, of which no page is ever touched: above the 4 GiB that Vulkan lets a kernel see at one time.
+fn a_weight_that_is_too_large_is_an_error(device: &Device) {
+    let shape = [1 << 16, 20_480];
+    let weight = FrozenWeight::new(Storage::F32(vec![0.0; shape[0] * shape[1]]), shape, Compute::F32);
+    let error = weight.on(device).expect_err("refused");
+    println!("{error}");
+    assert!(error.bytes == 5 << 30 && error.largest < error.bytes, "{error}");
 }
 
 fn every_element_is_added_once(device: &Device) {

@@ -27,6 +27,9 @@ pub struct StepRow {
     pub cpu_seconds: Option<f64>,
     /// Peak resident memory of the process.
     pub peak_memory_bytes: Option<u64>,
+    /// Memory that the process has reserved on the run's device after the step: none for the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory_bytes: Option<u64>,
     /// Digest of the adapter after the step, for the first steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter_sha256: Option<String>,
@@ -135,6 +138,7 @@ mod tests {
             seconds: 0.5,
             cpu_seconds: Some(2.5),
             peak_memory_bytes: Some(4096),
+            device_memory_bytes: None,
             adapter_sha256: None,
         }
     }

@@ -178,6 +178,7 @@ mod tests {
             seconds: 1.0,
             cpu_seconds: None,
             peak_memory_bytes: None,
+            device_memory_bytes: None,
             adapter_sha256: None,
         };
         let left = time_left(Duration::from_secs(10), 5, 60);

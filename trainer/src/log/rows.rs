@@ -19,6 +19,7 @@ pub(crate) struct Update {
     pub(crate) tokens_per_second: f64,
     pub(crate) seconds: Option<f64>,
     pub(crate) peak_memory_bytes: Option<u64>,
+    pub(crate) device_memory_bytes: Option<u64>,
     pub(crate) adapter_sha256: Option<String>,
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use seedcorn_adapters::Adapter;
+use seedcorn_kernels::device::reserved_bytes;
 
 use super::tensorboard::{self, EventFile};
 use super::{EvalRow, Metrics, Progress, SourceRow, StepRow, Verbosity, cpu_seconds, peak_memory_bytes};
@@ -62,6 +63,7 @@ impl Observer for RunLog {
             seconds,
             cpu_seconds: cpu_seconds(),
             peak_memory_bytes: peak_memory_bytes(),
+            device_memory_bytes: adapter.away().and_then(|device| reserved_bytes(&device)),
             adapter_sha256: (step <= EARLY_STEPS).then(|| adapter.digest()),
         };
         self.metrics.step(&row)?;

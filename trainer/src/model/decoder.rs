@@ -20,6 +20,7 @@ use seedcorn_kernels::seed_gradient::seed_gradient;
 use super::block::{Block, Leaves, Shared};
 use super::gradients::Gradients;
 use super::input::{Adapted, Input};
+use super::loss::Loss;
 use super::shards::{Pass, Shards, Walk};
 use super::slice::Slice;
 use super::spec::ModelSpec;
@@ -142,7 +143,9 @@ impl Decoder {
         dropout: Option<seedcorn_adapters::DropoutPlan>,
         kept_blocks: usize,
     ) -> (f64, Gradients) {
-        Model::from(self).loss_and_gradients(input, adapter, dropout, kept_blocks).expect(WHOLE)
+        let model = Model::from(self);
+        let (loss, gradients) = model.loss_and_gradients(input, adapter, dropout, kept_blocks).expect(WHOLE);
+        (loss.value(), gradients)
     }
 
     pub(super) fn normed(&self, x_td: Tensor<2>) -> Tensor<2> {
@@ -229,7 +232,8 @@ impl<'a> Model<'a> {
     }
 
     /// Computes the sum of the token losses and its gradient with respect to every factor of the adapter. The last
-    /// `kept_blocks` blocks keep their graphs, the others their inputs; the bits are the same for any number.
+    /// `kept_blocks` blocks keep their graphs, the others their inputs; the bits are the same for any number. On a device
+    /// nothing is waited for.
     ///
     /// # Errors
     /// [`ParallelError`]
@@ -239,7 +243,7 @@ impl<'a> Model<'a> {
         adapter: &Adapter,
         dropout: Option<seedcorn_adapters::DropoutPlan>,
         kept_blocks: usize,
-    ) -> Result<(f64, Gradients), ParallelError> {
+    ) -> Result<(Loss, Gradients), ParallelError> {
         let decoder = self.decoder;
         let adapted = Adapted { adapter: Some(adapter), dropout, tracked: true };
         let mut walk = Walk::new(self, Pass::Training)?;

@@ -7,6 +7,7 @@ use seedcorn_adapters::Adapter;
 use seedcorn_kernels::section::Section;
 
 use super::decoder::{Decoder, Model};
+use super::gradients::Summed;
 use crate::parallel::ParallelError;
 
 /// The gradients of factors, once a step, among the ranks that hold one model.
@@ -92,15 +93,13 @@ impl Model<'_> {
     ///
     /// # Errors
     /// What the other ranks of the model make of it.
-    pub fn whole_gradients(
-        self,
-        adapter: &Adapter,
-        own: Vec<Vec<f32>>,
-    ) -> Result<Vec<Vec<f32>>, ParallelError> {
+    pub fn whole_gradients(self, adapter: &Adapter, own: Summed) -> Result<Summed, ParallelError> {
         let ranks = self.tensor();
-        if ranks.size() == 1 {
-            return Ok(own);
-        }
+        let own = match own {
+            Summed::Here(own) if ranks.size() > 1 => own,
+            // A device has one rank.
+            whole => return Ok(whole),
+        };
         let factors = self.decoder.factors(adapter);
         let (mut shared, mut parts) = (Vec::new(), Vec::new());
         for (factor, values) in factors.iter().zip(own) {
@@ -122,7 +121,7 @@ impl Model<'_> {
             }
             factor.whole(&slices.iter().map(|slice| &slice[range.clone()]).collect::<Vec<_>>())
         });
-        Ok(whole.collect())
+        Ok(Summed::Here(whole.collect()))
     }
 }
 

@@ -27,8 +27,7 @@ impl Gradients {
             let ([la, lb], [ra, rb]) = (left?, right?);
             Some([la + ra, lb + rb])
         };
-        let on_cpu = self.modules.iter().flatten().next().is_none_or(|[a, _]| device::is_cpu(&a.device()));
-        let modules = if on_cpu {
+        let modules = if self.is_here() {
             self.modules.into_par_iter().zip(right.modules).map(add).collect()
         } else {
             self.modules.into_iter().zip(right.modules).map(add).collect()
@@ -44,6 +43,22 @@ impl Gradients {
         self.clone().into_values()
     }
 
+    /// Returns them where they are wanted: on the CPU as values, else as tensors of the device.
+    ///
+    /// # Panics
+    /// When a module of the adapter is no part of the model.
+    pub fn summed(self) -> Summed {
+        if self.is_here() {
+            return Summed::Here(self.into_values());
+        }
+        let modules = self.modules.into_iter().map(|pair| pair.expect("every module is in the model"));
+        Summed::There(modules.flatten().collect())
+    }
+
+    fn is_here(&self) -> bool {
+        self.modules.iter().flatten().next().is_none_or(|[a, _]| device::is_cpu(&a.device()))
+    }
+
     /// As [`Gradients::values`], without a copy.
     ///
     /// # Panics
@@ -55,6 +70,15 @@ impl Gradients {
             .map(|tensor| tensor.into_data().try_into_vec().expect("gradients are f32"))
             .collect()
     }
+}
+
+/// The summed gradients of a step, in the order of [`seedcorn_adapters::Adapter::values`].
+#[derive(Clone, Debug)]
+pub enum Summed {
+    /// Values, on the CPU.
+    Here(Vec<Vec<f32>>),
+    /// Tensors on a device.
+    There(Vec<Tensor<2>>),
 }
 
 /// One item of a tree, and how many leaves it stands for.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use seedcorn_adapters::Projection;
 use seedcorn_kernels::attention::{AttentionConfig, QkvLayout};
+use seedcorn_kernels::device::TooLarge;
 use seedcorn_kernels::frozen::{Compute, Form, FrozenWeight, Storage};
 use seedcorn_kernels::nf4::Nf4;
 use seedcorn_kernels::rope::RopeTable;
@@ -82,6 +83,21 @@ pub enum LoadError {
         /// What the recipe asks for.
         asked: Quantize,
     },
+    /// A weight that is larger than the device's largest buffer.
+    #[error(
+        "tensor `{name}` in `{}` takes a buffer of {bytes} bytes, and the device's largest is {largest}",
+        file.display()
+    )]
+    Buffer {
+        /// Hugging Face name.
+        name: String,
+        /// The file that holds it.
+        file: PathBuf,
+        /// What it takes.
+        bytes: u64,
+        /// What the device has.
+        largest: u64,
+    },
     /// The model cannot be shared out among so many ranks.
     #[error(transparent)]
     Slice(#[from] SliceError),
@@ -116,6 +132,10 @@ impl LoadError {
                 "set `model.quantize = \"{stored}\"`, or use the checkpoint before quantization"
             )),
             Self::Weights(error) => error.hint().map(str::to_owned),
+            Self::Buffer { bytes, largest, .. } if bytes.div_ceil(2) <= *largest => {
+                Some("use the device `cpu`, or compute in `bf16`, which halves a tensor kept in f32".into())
+            }
+            Self::Buffer { .. } => Some("use the device `cpu`, or one with larger buffers".into()),
             Self::Slice(error) => Some(error.hint()),
             Self::CutBlock { .. } => {
                 Some("set `parallel.tensor = 1`, or quantize the dense checkpoint while loading".into())
@@ -235,7 +255,7 @@ impl Loader<'_> {
         let compute = self.precision.compute;
         let weight = match self.cut {
             Some(cut) => cut.keep(&storage, here, compute, kept),
-            None => FrozenWeight::new(storage, here, compute).on(self.device),
+            None => self.placed(&name, FrozenWeight::new(storage, here, compute))?,
         };
         Ok(Projection { name: name.trim_end_matches(".weight").to_owned(), weight, bias, part })
     }
@@ -296,12 +316,13 @@ impl Loader<'_> {
                 let file = self.source.info(&name).map(|info| info.file).unwrap_or_default();
                 return Err(LoadError::NotFinite { name, file, index, value: values[index] });
             }
-            return Ok(self.rows(here, compute, &|start, out: &mut [f32]| {
+            return self.rows(&name, here, compute, &|start, out: &mut [f32]| {
                 out.copy_from_slice(&values[first + start..][..out.len()]);
-            }));
+            });
         }
         let values = self.values(&name, &shape)?;
-        let table = self.rows(here, compute, &|start, out: &mut [f32]| values.read(first + start, out));
+        let table =
+            self.rows(&name, here, compute, &|start, out: &mut [f32]| values.read(first + start, out))?;
         self.finished(&name, &values)?;
         Ok(table)
     }
@@ -309,19 +330,28 @@ impl Loader<'_> {
     /// Keeps a table, or this rank's rows of it.
     fn rows(
         &self,
+        name: &str,
         shape: [usize; 2],
         compute: Compute,
         read: &(dyn Fn(usize, &mut [f32]) + Sync),
-    ) -> (FrozenWeight, Option<SharedTable>) {
+    ) -> Result<(FrozenWeight, Option<SharedTable>), LoadError> {
         let Some(cut) = self.cut else {
             let table = FrozenWeight::new(dense_storage(shape, compute, read), shape, compute);
-            return (table.on(self.device), None);
+            return Ok((self.placed(name, table)?, None));
         };
         let width = shape[1];
         let rows = SharedTable::new(cut, shape, compute, self.spec.block_values() / self.slice.of, |rows| {
             dense_rows(rows, width, compute, |row, out| read(row * width, out))
         });
-        (FrozenWeight::away(Form::dense(compute, shape[0] * width), shape, compute), Some(rows))
+        Ok((FrozenWeight::away(Form::dense(compute, shape[0] * width), shape, compute), Some(rows)))
+    }
+
+    /// Moves a weight to where the model computes.
+    fn placed(&self, name: &str, weight: FrozenWeight) -> Result<FrozenWeight, LoadError> {
+        weight.on(self.device).map_err(|TooLarge { bytes, largest }| {
+            let file = self.source.info(name).map(|info| info.file).unwrap_or_default();
+            LoadError::Buffer { name: name.to_owned(), file, bytes, largest }
+        })
     }
 
     fn norm(&self, param: Param, width: usize) -> Result<Tensor<1>, LoadError> {

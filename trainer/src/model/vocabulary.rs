@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use seedcorn_adapters::Adapter;
+use seedcorn_kernels::device;
 use seedcorn_kernels::embedding::embedding;
 use seedcorn_kernels::linear_cross_entropy::{RowSum, Sweep, linear_cross_entropy};
 use seedcorn_kernels::lora_linear::{Part, lora_linear};
@@ -9,6 +10,7 @@ use seedcorn_kernels::seed_gradient::seed_gradient;
 
 use super::decoder::{ACTIVATIONS, Model, values};
 use super::input::{Adapted, Input};
+use super::loss::Loss;
 use super::shards::{Pass, Walk};
 use super::slice::Slice;
 use crate::parallel::{EMBEDDING, ParallelError};
@@ -109,16 +111,19 @@ impl Model<'_> {
     }
 
     /// Computes the loss and its gradient with respect to the last block's output.
-    pub(super) fn head_loss(self, walk: &mut Walk, x: Tensor<2>, input: &Input) -> Result<(f64, Tensor<2>)> {
+    pub(super) fn head_loss(self, walk: &mut Walk, x: Tensor<2>, input: &Input) -> Result<(Loss, Tensor<2>)> {
         let x = x.autodiff().require_grad();
         let normed = self.decoder.normed(x.clone());
         let (loss, mut grads) = if self.decoder.is_whole() {
             let loss = linear_cross_entropy(normed, &self.decoder.head, input.targets.clone());
-            (f64::from(loss.clone().inner().into_scalar::<f32>()), loss.backward())
+            let there = loss.clone().inner();
+            let known = || Loss::Known(f64::from(there.clone().into_scalar::<f32>()));
+            let is_here = device::is_cpu(&self.decoder.device);
+            (if is_here { known() } else { Loss::There(Box::new(there)) }, loss.backward())
         } else {
             let (loss, dy) = self.sweep(walk, normed.clone().inner(), input, true)?;
             let dy = Tensor::from_data(TensorData::new(dy, normed.dims()), &self.decoder.device);
-            (loss, seed_gradient(normed, self.summed(ACTIVATIONS, dy)?).backward())
+            (Loss::Known(loss), seed_gradient(normed, self.summed(ACTIVATIONS, dy)?).backward())
         };
         Ok((loss, x.grad_remove(&mut grads).expect("the head's input is tracked")))
     }

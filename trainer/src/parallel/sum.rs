@@ -10,10 +10,10 @@ use std::ops::Range;
 use super::ranks::{GRADIENTS, expect_bytes, numbers};
 use super::reduce::{join, parts};
 use super::{ParallelError, Ranks};
-use crate::model::{Gradients, Tree};
+use crate::model::{Gradients, Loss, Summed, Tree};
 use crate::recipe::Reduction;
 
-type Item = (f64, Gradients);
+type Item = (Loss, Gradients);
 
 /// A step's sum, as far as this rank has come with its share.
 pub struct SumOverRanks<'a> {
@@ -32,15 +32,15 @@ pub struct SumOverRanks<'a> {
 #[derive(Debug)]
 pub struct Sum {
     /// Of the losses.
-    pub loss: f64,
-    /// Of the gradients, in the order of [`seedcorn_adapters::Adapter::values`].
-    pub gradients: Vec<Vec<f32>>,
+    pub loss: Loss,
+    /// Of the gradients.
+    pub gradients: Summed,
     /// Whether a rank was asked to stop.
     pub stop: bool,
 }
 
 fn tree() -> Tree<Item> {
-    Tree::new(|left, right| (left.0 + right.0, left.1.plus(right.1)))
+    Tree::new(|left, right| (left.0.plus(right.0), left.1.plus(right.1)))
 }
 
 impl<'a> SumOverRanks<'a> {
@@ -75,9 +75,10 @@ impl<'a> SumOverRanks<'a> {
         assert_eq!(self.done.len(), self.parts.len(), "the share was not pushed whole");
         if self.ranks.mesh().data == 1 {
             let (loss, gradients) = self.done.pop().expect("a sum is over one item at least");
-            return Ok(Sum { loss, gradients: gradients.into_values(), stop });
+            return Ok(Sum { loss, gradients: gradients.summed(), stop });
         }
-        let (losses, gradients): (Vec<f64>, Vec<Gradients>) = self.done.drain(..).unzip();
+        let done = self.done.drain(..).map(|(loss, gradients)| (loss.value(), gradients));
+        let (losses, gradients): (Vec<f64>, Vec<Gradients>) = done.unzip();
         let (loss, stop) = self.losses(&losses, stop)?;
         let flat = gradients.into_iter().map(|one| one.into_values().concat());
         let total = match self.reduction {
@@ -97,7 +98,8 @@ impl<'a> SumOverRanks<'a> {
             rest = after;
             values.to_vec()
         };
-        Ok(Sum { loss, gradients: lengths.iter().map(&mut tensor).collect(), stop })
+        let gradients = Summed::Here(lengths.iter().map(&mut tensor).collect());
+        Ok(Sum { loss: Loss::Known(loss), gradients, stop })
     }
 
     fn parts_of(&self, data_index: usize) -> Vec<Range<usize>> {

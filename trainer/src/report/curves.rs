@@ -128,6 +128,7 @@ mod tests {
             tokens_per_second: 10.0,
             seconds: Some(1.0),
             peak_memory_bytes: Some(3_000_000),
+            device_memory_bytes: None,
             adapter_sha256: None,
         };
         let eval = |step| Eval { step, loss: 0.5, tokens: 1, sources: Vec::new() };

@@ -54,6 +54,9 @@ pub(super) fn figures(lock: &Lock, rows: &Rows) -> Vec<Figure> {
     if let Some(peak) = peak(rows) {
         add("Peak memory", shown_bytes(peak), "resident, of the process".to_owned());
     }
+    if let Some(most) = rows.steps.iter().filter_map(|row| row.device_memory_bytes).max() {
+        add("Memory of the device", shown_bytes(most), "reserved for the run's tensors".to_owned());
+    }
     figures
 }
 

@@ -35,6 +35,7 @@ fn step(step: u64) -> Update {
         tokens_per_second: 99.5,
         seconds: Some(0.5),
         peak_memory_bytes: Some(123_000_000),
+        device_memory_bytes: None,
         adapter_sha256: None,
     }
 }

@@ -97,7 +97,8 @@ fn forward_kernel(
         sync_cube();
         #[unroll]
         for i in 0..comptime!(head_dim.div_ceil(BLOCK) * 4) {
-            sums[i] = sums[i] * shrink[row + comptime!(i % 4 / 2 * SIDE)];
+            let factor = shrink[row + comptime!(i % 4 / 2 * SIDE)];
+            sums[i] *= factor;
         }
         weigh(&p, qkv, &v_rows, &mut b, &mut sums, block, head_dim, false);
     }

@@ -1,5 +1,7 @@
 //! What the kernels do with a tile: products over a head's elements, products over keys or queries, masks and caps.
 
+#![expect(clippy::trivially_copy_pass_by_ref, reason = "an array of a kernel is passed as others are")]
+
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 

@@ -56,13 +56,14 @@ impl EventFile {
     /// Appends the values of a step.
     pub fn step(&mut self, row: &StepRow) -> io::Result<()> {
         let memory = row.peak_memory_bytes.map(|bytes| ("memory/peak_bytes", bytes as f64));
+        let device = row.device_memory_bytes.map(|bytes| ("memory/device_bytes", bytes as f64));
         let values = [
             ("train/loss", row.loss),
             ("train/grad_norm", row.grad_norm),
             ("train/lr", row.lr),
             ("train/tokens_per_second", row.tokens_per_second),
         ];
-        self.scalars(row.step, values.into_iter().chain(memory))
+        self.scalars(row.step, values.into_iter().chain(memory).chain(device))
     }
 
     /// Appends an evaluation.

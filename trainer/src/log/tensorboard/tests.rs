@@ -11,6 +11,7 @@ fn row(step: u64) -> StepRow {
         seconds: 0.5,
         cpu_seconds: Some(2.5),
         peak_memory_bytes: Some(4096),
+        device_memory_bytes: None,
         adapter_sha256: None,
     }
 }
