@@ -13,7 +13,7 @@ pub mod frozen;
 pub mod gated_act;
 pub mod gated_mlp;
 pub mod ggml;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod gpu;
 pub mod heap;
 pub mod int8;

@@ -2,6 +2,7 @@
 //!
 //! Without the compilers every test is ignored, and says why.
 
+mod attention;
 mod interpreter;
 mod linear;
 mod mutants;
@@ -29,8 +30,11 @@ fn main() {
             Box::new(move |toolkit| linear::check(toolkit, multiprocessors, case)),
         );
     }
-    for (name, case, change) in mutants::mutants() {
-        add(format!("mutants::{name}"), Box::new(move |toolkit| mutants::check(toolkit, case, change)));
+    for (name, case) in attention::cases() {
+        add(format!("attention::{name}"), Box::new(move |toolkit| attention::check(toolkit, case)));
+    }
+    for (name, op, change) in mutants::mutants() {
+        add(format!("mutants::{name}"), Box::new(move |toolkit| mutants::check(toolkit, &*op, change)));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -14,7 +14,14 @@ use cubecl_cpp::target::Cuda;
 
 pub use list::all;
 
+use crate::attention::tensor_core as attention;
+use crate::attention::tensor_core::mask::NumbersCompilationArg;
 use crate::lora_linear::tensor_core;
+use attention::delta::attention_delta;
+use attention::forward::attention_forward;
+use attention::keys::attention_keys;
+use attention::queries::attention_queries;
+
 use crate::lora_linear::tensor_core::finish::sum_parts;
 use crate::lora_linear::tensor_core::number::MaskCompilationArg;
 use crate::lora_linear::tensor_core::product::{PlacesCompilationArg, tensor_product};
@@ -67,6 +74,10 @@ pub struct Kernel(Body);
 enum Body {
     Product(tensor_core::Plan),
     SumParts,
+    AttentionForward(attention::Plan),
+    AttentionDelta,
+    AttentionQueries(attention::Plan),
+    AttentionKeys(attention::Plan),
 }
 
 /// The CUDA C++ of a kernel.
@@ -93,17 +104,37 @@ impl Kernel {
         Self(Body::SumParts)
     }
 
+    pub(crate) fn attention_forward(plan: attention::Plan) -> Self {
+        Self(Body::AttentionForward(plan))
+    }
+
+    pub(crate) fn attention_delta() -> Self {
+        Self(Body::AttentionDelta)
+    }
+
+    pub(crate) fn attention_queries(plan: attention::Plan) -> Self {
+        Self(Body::AttentionQueries(plan))
+    }
+
+    pub(crate) fn attention_keys(plan: attention::Plan) -> Self {
+        Self(Body::AttentionKeys(plan))
+    }
+
     /// Returns the units of a cube.
     pub fn units(self) -> usize {
         match self.0 {
             Body::Product(plan) => plan.tile.units(),
             Body::SumParts => SUM_UNITS,
+            Body::AttentionDelta => attention::delta::UNITS,
+            Body::AttentionForward(plan) | Body::AttentionQueries(plan) | Body::AttentionKeys(plan) => {
+                plan.tile.units()
+            }
         }
     }
 
     /// Whether the kernel multiplies matrices.
     pub fn multiplies(self) -> bool {
-        !matches!(self.0, Body::SumParts)
+        !matches!(self.0, Body::SumParts | Body::AttentionDelta)
     }
 
     /// Writes the kernel in CUDA C++.
@@ -138,6 +169,53 @@ impl Kernel {
             Body::SumParts => {
                 self.compile(&sum_parts::SumParts::new(settings, device, target, buffer(), buffer(), (), ()))
             }
+            Body::AttentionForward(plan) => self.compile(&attention_forward::AttentionForward::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                numbers(),
+                plan,
+            )),
+            Body::AttentionDelta => self.compile(&attention_delta::AttentionDelta::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+            )),
+            Body::AttentionQueries(plan) => self.compile(&attention_queries::AttentionQueries::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                numbers(),
+                plan,
+            )),
+            Body::AttentionKeys(plan) => self.compile(&attention_keys::AttentionKeys::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                numbers(),
+                plan,
+            )),
         }
     }
 
@@ -184,6 +262,10 @@ fn array_len(text: &str, name: &str) -> usize {
     let start = format!(" {name}[");
     let found = text.find(&start).map(|at| &text[at + start.len()..]);
     found.and_then(|rest| rest.split(']').next()?.parse().ok()).unwrap_or(0)
+}
+
+fn numbers() -> NumbersCompilationArg {
+    NumbersCompilationArg { width: (), num_heads: (), num_kv_heads: (), window: (), scale: (), cap: () }
 }
 
 fn places() -> PlacesCompilationArg {

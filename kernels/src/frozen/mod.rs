@@ -11,7 +11,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use half::bf16;
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 pub use crate::gpu::weight::DeviceWeight;
 use crate::int8::{self, Int8};
 use crate::nf4::Nf4;
@@ -40,7 +40,7 @@ pub enum Storage {
     /// bitsandbytes' row-wise int8.
     Int8(Int8),
     /// Any of these in the memory of a device.
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "cube")]
     Device(DeviceWeight),
 }
 
@@ -90,7 +90,7 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len(),
             Storage::Nf4(nf4) => nf4.shape.iter().product(),
             Storage::Int8(int8) => int8.shape.iter().product(),
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Storage::Device(weight) => weight.len,
         };
         assert_eq!(elements, shape[0] * shape[1], "a {shape:?} weight with {elements} elements");
@@ -168,7 +168,7 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len() * 2,
             Storage::Nf4(nf4) => nf4.bytes(),
             Storage::Int8(int8) => int8.bytes(),
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Storage::Device(weight) => weight.bytes,
         }
     }
@@ -177,7 +177,7 @@ impl FrozenWeight {
     /// go where this was the last handle.
     #[must_use]
     pub fn on(self, device: &Device) -> Self {
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "cube")]
         if let Some(device) = crate::device::cube(device)
             && !self.is_on_device()
         {
@@ -190,7 +190,7 @@ impl FrozenWeight {
 
     /// Whether the elements are in the memory of a device, where only kernels can read them.
     pub fn is_on_device(&self) -> bool {
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "cube")]
         if self.on_device().is_some() {
             return true;
         }
@@ -198,7 +198,7 @@ impl FrozenWeight {
     }
 
     /// Returns the elements in the memory of a device, if they are there.
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "cube")]
     pub(crate) fn on_device(&self) -> Option<&DeviceWeight> {
         match &self.held {
             Held::Here(storage) => match &**storage {
@@ -224,7 +224,7 @@ impl FrozenWeight {
             }
             Storage::Nf4(nf4) => nf4.read(start, out),
             Storage::Int8(int8) => read_int8(int8, start, out),
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Storage::Device(_) => unreachable!("a weight on a device is read by kernels"),
         }
         if self.compute == Compute::Bf16 && !matches!(&*stored, Storage::Bf16(_)) {

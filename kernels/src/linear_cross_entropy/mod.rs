@@ -28,7 +28,7 @@
 
 mod autodiff;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 pub mod reference;
 mod sweep;
@@ -48,7 +48,7 @@ use crate::isa;
 pub use sweep::{BORDER, RowSum, Sweep};
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait LinearCrossEntropyBackend: Backend {
     /// See [`linear_cross_entropy`].
     fn linear_cross_entropy(

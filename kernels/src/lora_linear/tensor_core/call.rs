@@ -199,9 +199,8 @@ impl<B: Clone> Product<B> {
         let right_whole = |right: &Right<B>, len: usize| right.at % RUN + right.width % RUN + len % RUN == 0;
         let left_whole_runs = left_whole(&self.left.0, line(self.left.1, m, k));
         let right_whole_runs = right_whole(&self.right.0, line(self.right.1, n, k));
-        let many = if left_whole_runs && right_whole_runs { multiprocessors } else { usize::MAX };
         Plan {
-            tile: Tile::of([m, n], many),
+            tile: Tile::of([m, n], left_whole_runs && right_whole_runs, multiprocessors),
             left: self.left.1,
             right: self.right.1,
             kind: self.right.0.kind,

@@ -45,7 +45,7 @@ pub(super) fn mask_sums(
             let place = i * PLANE + unit;
             let y = row + number / across * FRAGMENT + place / FRAGMENT;
             let x = column + number % across * FRAGMENT + place % FRAGMENT;
-            room[from + place] = room[from + place] * mask_factor(mask, (y * n + x) as u64);
+            room[from + place] *= mask_factor(mask, (y * n + x) as u64);
         }
         sync_plane();
         cmma::load_with_layout(
