@@ -28,6 +28,8 @@ pub mod rms_norm;
 pub mod rope;
 pub mod section;
 pub mod seed_gradient;
+#[cfg(feature = "cube")]
+pub mod tensor_core;
 #[cfg(test)]
 mod testing;
 mod vector;

@@ -5,6 +5,7 @@
 mod attention;
 mod interpreter;
 mod linear;
+mod loss;
 mod mutants;
 mod numbers;
 mod toolkit;
@@ -32,6 +33,9 @@ fn main() {
     }
     for (name, case) in attention::cases() {
         add(format!("attention::{name}"), Box::new(move |toolkit| attention::check(toolkit, case)));
+    }
+    for (name, case) in loss::cases() {
+        add(format!("loss::{name}"), Box::new(move |toolkit| loss::check(toolkit, case)));
     }
     for (name, op, change) in mutants::mutants() {
         add(format!("mutants::{name}"), Box::new(move |toolkit| mutants::check(toolkit, &*op, change)));

@@ -8,7 +8,7 @@ use seedcorn_kernels::lora_linear::Dropout;
 use crate::interpreter::Interpreter;
 use crate::linear::{Case, PLAIN};
 use crate::numbers::Compared;
-use crate::{attention, linear};
+use crate::{attention, linear, loss};
 
 /// A change of the CUDA C++ of a kernel; `None` where it does not hold what is changed.
 type Change = fn(&str) -> Option<String>;
@@ -31,6 +31,12 @@ impl Op for attention::Case {
     }
 }
 
+impl Op for loss::Case {
+    fn run(&self, device: &mut Interpreter) -> Result<Vec<Compared>, String> {
+        self.run(device)
+    }
+}
+
 /// What is broken, the op that must notice, and the change.
 type Mutant = (&'static str, Box<dyn Op>, Change);
 
@@ -38,14 +44,29 @@ const DROPOUT: Option<Dropout> = Some(Dropout { probability: 0.25, key: 77, colu
 
 /// All of them.
 pub(crate) fn mutants() -> Vec<Mutant> {
-    let boxed = |(name, case, change): (_, Case, _)| -> Mutant { (name, Box::new(case), change) };
-    let of_attention =
-        |(name, case, change): (_, attention::Case, _)| -> Mutant { (name, Box::new(case), change) };
-    of_linear().into_iter().map(boxed).chain(attention_mutants().into_iter().map(of_attention)).collect()
+    let mut mutants: Vec<Mutant> = Vec::new();
+    mutants.extend(of_linear().into_iter().map(|(name, case, change)| (name, Box::new(case) as _, change)));
+    mutants
+        .extend(of_attention().into_iter().map(|(name, case, change)| (name, Box::new(case) as _, change)));
+    mutants.extend(of_loss().into_iter().map(|(name, case, change)| (name, Box::new(case) as _, change)));
+    mutants
+}
+
+/// Faults of the kernels of the loss.
+fn of_loss() -> Vec<(&'static str, loss::Case, Change)> {
+    let plain = loss::PLAIN;
+    let two_blocks = loss::Case { tokens: 20, hidden: 16, vocab: 4096 + 200, ..plain };
+    vec![
+        ("rows_of_the_first_block_only", two_blocks, |text| {
+            once_in_product(text, "scalars_u32[7]", "scalars_u32[9]")
+        }),
+        ("sums_that_do_not_shrink", two_blocks, |text| of_softmax(text, "expf(", "fabsf(")),
+        ("loss_barrier_dropped", plain, |text| of_softmax(text, "__syncthreads();", "")),
+    ]
 }
 
 /// Faults of the kernels of attention.
-fn attention_mutants() -> Vec<(&'static str, attention::Case, Change)> {
+fn of_attention() -> Vec<(&'static str, attention::Case, Change)> {
     let plain = attention::PLAIN;
     let windowed = attention::Case { window: Some(33), ..plain };
     vec![
@@ -106,6 +127,16 @@ fn is_packed(text: &str) -> bool {
 
 fn every(text: &str, from: &str, to: &str) -> Option<String> {
     text.contains(from).then(|| text.replace(from, to))
+}
+
+/// Changes the first occurrence in a product.
+fn once_in_product(text: &str, from: &str, to: &str) -> Option<String> {
+    text.contains("nvcuda::wmma").then(|| nth(text, from, to, 0)).flatten()
+}
+
+/// Changes the first occurrence in the softmax of the loss, the one kernel of three numbers that shuffles.
+fn of_softmax(text: &str, from: &str, to: &str) -> Option<String> {
+    (text.contains("scalars_u32[3];") && text.contains("__shfl")).then(|| nth(text, from, to, 0)).flatten()
 }
 
 /// Replaces one occurrence.

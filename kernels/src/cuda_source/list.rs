@@ -45,6 +45,16 @@ pub fn all() -> Vec<(String, Kernel)> {
     let mut kernels: Vec<_> = plans.into_iter().map(|(name, plan)| (name, Kernel::product(plan))).collect();
     kernels.push(("lora_linear sum of parts".to_owned(), Kernel::sum_parts()));
     kernels.extend(of_attention());
+    for (name, kind) in kinds {
+        let logits = Plan { kind, second: None, ..base };
+        let sums = Plan { right: Side::Outer, onto: Onto::Scaled, ..logits };
+        kernels.push((format!("linear_cross_entropy logits, {name}"), Kernel::product(logits)));
+        kernels.push((format!("linear_cross_entropy sums for dx, {name}"), Kernel::product(sums)));
+        kernels.push((format!("linear_cross_entropy dx, {name}"), Kernel::loss_gradient(kind)));
+    }
+    kernels.push(("linear_cross_entropy rows with targets".to_owned(), Kernel::loss_gather()));
+    kernels.push(("linear_cross_entropy softmax".to_owned(), Kernel::loss_rows()));
+    kernels.push(("linear_cross_entropy loss".to_owned(), Kernel::loss_sum()));
     kernels
 }
 

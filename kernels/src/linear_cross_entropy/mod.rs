@@ -32,6 +32,8 @@ mod cpu;
 mod cubecl;
 pub mod reference;
 mod sweep;
+#[cfg(feature = "cube")]
+pub mod tensor_core;
 #[cfg(test)]
 mod tests;
 

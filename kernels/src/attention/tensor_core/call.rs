@@ -2,7 +2,7 @@
 
 use super::{Gives, Plan, Tile, delta};
 use crate::attention::{AttentionConfig, QkvLayout};
-use crate::cuda_source::{Device, Kernel, Launch};
+use crate::tensor_core::{Device, Kernel, Launch};
 
 /// Computes the output `[t, num_heads * head_dim]` and the log-sum-exp `[t, num_heads]`.
 ///

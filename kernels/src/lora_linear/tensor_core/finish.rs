@@ -95,6 +95,8 @@ pub(super) fn finish(
                     value += extra[at];
                 } else if comptime!(plan.onto == Onto::Output) {
                     value += out[at];
+                } else if comptime!(plan.onto == Onto::Scaled) {
+                    value += out[at] * extra[y];
                 }
                 out[at] = value;
             }

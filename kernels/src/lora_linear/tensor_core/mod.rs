@@ -19,7 +19,7 @@ pub mod call;
 pub(crate) mod finish;
 pub(crate) mod number;
 pub(crate) mod product;
-mod stage;
+pub(crate) mod stage;
 pub mod weight;
 
 /// Rows, columns and inner size of what a plane multiplies at once.
@@ -160,6 +160,8 @@ pub(crate) enum Onto {
     Addend,
     /// The output.
     Output,
+    /// The output, each row times a factor.
+    Scaled,
 }
 
 /// Everything that a kernel is compiled for.

@@ -403,7 +403,7 @@ fn decode(
 
 /// Decodes element `at` of the flattened matrix straight from memory: where runs are not whole.
 #[cube]
-fn element(
+pub(crate) fn element(
     codes: &[u32],
     table: &[f32],
     at: usize,
