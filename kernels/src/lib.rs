@@ -28,7 +28,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod section;
 pub mod seed_gradient;
-#[cfg(feature = "cube")]
+#[cfg(feature = "tensor-cores")]
 pub mod tensor_core;
 #[cfg(test)]
 mod testing;

@@ -10,13 +10,18 @@ mod mutants;
 mod numbers;
 mod toolkit;
 
+use std::path::Path;
+
 use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test that is given the compilers.
+type Test = Box<dyn FnOnce(&Path) -> Result<(), String> + Send>;
 
 fn main() {
     let arguments = Arguments::from_args();
     let toolkit = toolkit::find();
     let mut trials = Vec::new();
-    let mut add = |name: String, test: Box<dyn FnOnce(&std::path::Path) -> Result<(), String> + Send>| {
+    let mut add = |name: String, test: Test| {
         let toolkit = toolkit.clone();
         let (kind, ignored) = match &toolkit {
             Ok(_) => (String::new(), false),

@@ -30,7 +30,7 @@ mod decode;
 mod layout;
 mod pack;
 pub mod reference;
-#[cfg(feature = "cube")]
+#[cfg(feature = "tensor-cores")]
 pub mod tensor_core;
 #[cfg(test)]
 mod tests;

@@ -32,7 +32,7 @@ mod cpu;
 mod cubecl;
 pub mod reference;
 mod sweep;
-#[cfg(feature = "cube")]
+#[cfg(feature = "tensor-cores")]
 pub mod tensor_core;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ mod cubecl;
 mod dropout;
 mod few_rows;
 pub mod reference;
-#[cfg(feature = "cube")]
+#[cfg(feature = "tensor-cores")]
 pub mod tensor_core;
 #[cfg(test)]
 mod tests;

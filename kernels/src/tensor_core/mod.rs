@@ -3,6 +3,9 @@
 //! The host side of the ops is written against [`Device`], so that what is proven in the interpreter is what a GPU is
 //! given.
 
+#[cfg(feature = "cube")]
+pub(crate) mod client;
+
 use crate::attention::tensor_core as attention;
 use crate::linear_cross_entropy::tensor_core::rows;
 use crate::lora_linear::tensor_core as linear;

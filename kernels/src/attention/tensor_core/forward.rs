@@ -166,7 +166,7 @@ fn finish(
         total += plane_shuffle_xor(total, 2u32);
         factors[half] = 1.0f32 / total;
         let row = own + lane / 4 + half * 8;
-        if lane % 4 == 0 && row < count {
+        if lane % 4 < 1 && row < count {
             lse[(first + row) * heads + head] = softmax.largest[half] + total.ln();
         }
     }

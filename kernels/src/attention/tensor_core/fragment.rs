@@ -1,5 +1,9 @@
 //! Products in registers. With `g = lane / 4` and `t = lane % 4`, a unit has of the sums of 16 x 8 those of rows `g`
 //! and `g + 8`, columns `2 t` and `2 t + 1`; of a left operand of 16 x 16 the same, and again eight columns further.
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "on the host an `Array` is a number, in a kernel registers"
+)]
 
 use cubecl_core as cubecl;
 use cubecl_core::prelude::*;
@@ -51,7 +55,7 @@ fn load(run: &[Run], #[comptime] transpose: bool) -> Array<Pair> {
 pub(super) fn left(room: &Shared<[Run]>, row: usize, inner: usize, #[comptime] plan: Plan) -> Array<Pair> {
     let lane = lane();
     let at = (row + lane % 16) * comptime!(plan.line()) + inner * 2 + lane / 16;
-    load(&room[at..at + 1], false)
+    load(&room[at..=at], false)
 }
 
 /// The same rows as two right operands whose columns they are.
@@ -64,7 +68,7 @@ pub(super) fn right_rows(
 ) -> Array<Pair> {
     let lane = lane();
     let at = (row + lane / 16 * 8 + lane % 8) * comptime!(plan.line()) + inner * 2 + lane / 8 % 2;
-    load(&room[at..at + 1], false)
+    load(&room[at..=at], false)
 }
 
 /// Elements `16 column ..` of 16 rows as two right operands whose inner axis the rows are.
@@ -77,7 +81,7 @@ pub(super) fn right_columns(
 ) -> Array<Pair> {
     let lane = lane();
     let at = (row + lane / 8 % 2 * 8 + lane % 8) * comptime!(plan.line()) + column * 2 + lane / 16;
-    load(&room[at..at + 1], true)
+    load(&room[at..=at], true)
 }
 
 /// Adds the products with two right operands to sums `at` and `at + 1`.

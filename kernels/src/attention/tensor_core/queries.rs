@@ -1,4 +1,8 @@
 //! The gradient of queries; the formulas are derived in `attention/backward.rs`.
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "on the host an `Array` is a number, in a kernel registers"
+)]
 
 use cubecl_core as cubecl;
 use cubecl_core::prelude::*;

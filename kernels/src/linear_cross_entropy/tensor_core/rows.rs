@@ -20,7 +20,7 @@ fn cube_sum(value: f32, room: &mut Shared<[f32]>) -> f32 {
     for level in 0..5u32 {
         sum += plane_shuffle_xor(sum, comptime!(16u32 >> level));
     }
-    if UNIT_POS % PLANE as u32 == 0u32 {
+    if UNIT_POS % (PLANE as u32) < 1u32 {
         room[UNIT_POS as usize / PLANE] = sum;
     }
     sync_cube();
@@ -41,7 +41,7 @@ fn cube_max(value: f32, room: &mut Shared<[f32]>) -> f32 {
     for level in 0..5u32 {
         most = larger(most, plane_shuffle_xor(most, comptime!(16u32 >> level)));
     }
-    if UNIT_POS % PLANE as u32 == 0u32 {
+    if UNIT_POS % (PLANE as u32) < 1u32 {
         room[UNIT_POS as usize / PLANE] = most;
     }
     sync_cube();
@@ -55,6 +55,7 @@ fn cube_max(value: f32, room: &mut Shared<[f32]>) -> f32 {
 }
 
 #[cube]
+#[allow(clippy::eq_op, reason = "a NaN is what is not itself")]
 fn larger(one: f32, other: f32) -> f32 {
     select(one >= other || one != one, one, other)
 }

@@ -181,8 +181,6 @@ pub(crate) enum Added<B> {
     Nothing,
     /// A matrix that lies as the output.
     Addend(B),
-    /// The output.
-    Output,
     /// The output, each row times its factor.
     Scaled(B),
 }
@@ -238,7 +236,6 @@ impl<B: Clone> Product<B> {
             onto: match self.onto {
                 Added::Nothing => Onto::Nothing,
                 Added::Addend(_) => Onto::Addend,
-                Added::Output => Onto::Output,
                 Added::Scaled(_) => Onto::Scaled,
             },
             bias: self.bias.is_some(),
@@ -303,7 +300,7 @@ impl<B: Clone> Product<B> {
                 &right2.codes,
                 match &self.onto {
                     Added::Addend(extra) | Added::Scaled(extra) => extra,
-                    Added::Nothing | Added::Output => &left.buffer,
+                    Added::Nothing => &left.buffer,
                 },
                 self.bias.as_ref().unwrap_or(&left.buffer),
                 &out.buffer,

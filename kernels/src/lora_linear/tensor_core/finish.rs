@@ -93,8 +93,6 @@ pub(super) fn finish(
                 }
                 if comptime!(plan.onto == Onto::Addend) {
                     value += extra[at];
-                } else if comptime!(plan.onto == Onto::Output) {
-                    value += out[at];
                 } else if comptime!(plan.onto == Onto::Scaled) {
                     value += out[at] * extra[y];
                 }

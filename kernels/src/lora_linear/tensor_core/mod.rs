@@ -158,8 +158,6 @@ pub(crate) enum Onto {
     Nothing,
     /// A matrix that lies as the output.
     Addend,
-    /// The output.
-    Output,
     /// The output, each row times a factor.
     Scaled,
 }
