@@ -351,6 +351,19 @@ mod tests {
     }
 
     #[test]
+    fn cuda_is_read_where_it_is_built() {
+        let read = "cuda:1".parse::<DeviceChoice>();
+        if cfg!(feature = "cuda") {
+            assert_eq!(read.unwrap(), DeviceChoice::Cuda(Some(1)));
+        } else {
+            let error = read.unwrap_err();
+            assert_eq!(error.to_string(), "device `cuda:1` is not in this build: it needs `--features cuda`");
+            assert!(error.hint().contains("scripts/gpu/cuda.sh"), "{}", error.hint());
+        }
+        assert!(matches!("cuda:".parse::<DeviceChoice>(), Err(DeviceError::Unknown { .. })));
+    }
+
+    #[test]
     fn the_cpu_is_always_there() {
         assert!(is_cpu(&open(DeviceChoice::Cpu).unwrap()));
     }

@@ -24,7 +24,8 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/see
 sources=$(mktemp -d)
 trap 'rm -rf "$sources"' EXIT
 features=(--workspace --features seedcorn-tests/cuda-source)
-cargo build "${features[@]}" --bin cuda-source
+# Of tests, since the ordinary tests' dependencies are then used as they are; it makes the program, too.
+cargo test "${features[@]}" --test cuda_source --no-run
 "$CARGO_TARGET_DIR/debug/cuda-source" "$sources"
 python3 scripts/gpu/table.py "$SEEDCORN_CUDA_TOOLKIT" "$sources"
 cargo test "${features[@]}" --test cuda_source -- "$@"
