@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use burn::tensor::Device;
 
-/// A device as it is asked for: `cpu`, `wgpu` or `wgpu:1`.
+/// A device as it is asked for: `cpu`, `wgpu`, `wgpu:1`, `cuda` or `cuda:1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DeviceChoice {
     /// The processor, through this crate's own loops.
@@ -14,11 +14,17 @@ pub enum DeviceChoice {
     Cpu,
     /// The n-th device that wgpu finds, graphics processors before software; none means the first.
     Wgpu(Option<usize>),
+    /// The n-th of NVIDIA's GPUs, as the driver counts them; none means the first.
+    Cuda(Option<usize>),
 }
 
 impl DeviceChoice {
     /// What can be asked for, in words.
-    pub const EXPECTED: &str = "`cpu`, `wgpu` or `wgpu:<number>`";
+    pub const EXPECTED: &str = if cfg!(feature = "cuda") {
+        "`cpu`, `wgpu`, `wgpu:<number>`, `cuda` or `cuda:<number>`"
+    } else {
+        "`cpu`, `wgpu` or `wgpu:<number>` (and `cuda` in a build with `--features cuda`, scripts/gpu/cuda.sh)"
+    };
 }
 
 impl fmt::Display for DeviceChoice {
@@ -27,6 +33,8 @@ impl fmt::Display for DeviceChoice {
             Self::Cpu => f.write_str("cpu"),
             Self::Wgpu(None) => f.write_str("wgpu"),
             Self::Wgpu(Some(index)) => write!(f, "wgpu:{index}"),
+            Self::Cuda(None) => f.write_str("cuda"),
+            Self::Cuda(Some(index)) => write!(f, "cuda:{index}"),
         }
     }
 }
@@ -36,12 +44,18 @@ impl FromStr for DeviceChoice {
 
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         let unknown = || DeviceError::Unknown { got: text.to_owned() };
-        match text.split_once(':') {
-            None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "wgpu" => Ok(Self::Wgpu(None)),
-            Some(("wgpu", index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => {
-                index.parse().map(|index| Self::Wgpu(Some(index))).map_err(|_| unknown())
+        let (kind, index) = match text.split_once(':') {
+            None => (text, None),
+            Some((kind, index)) if index.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (kind, Some(index.parse().map_err(|_| unknown())?))
             }
+            Some(_) => return Err(unknown()),
+        };
+        match (kind, index) {
+            ("cpu", None) => Ok(Self::Cpu),
+            ("wgpu", _) => Ok(Self::Wgpu(index)),
+            ("cuda", _) if cfg!(feature = "cuda") => Ok(Self::Cuda(index)),
+            ("cuda", _) => Err(DeviceError::NotBuilt { asked: Self::Cuda(index) }),
             _ => Err(unknown()),
         }
     }
@@ -57,13 +71,21 @@ pub enum DeviceError {
         got: String,
     },
     /// The program was built without it.
-    #[error("device `{asked}` is not in this build")]
+    #[error("device `{asked}` is not in this build: it needs `--features {}`", asked.kind())]
     NotBuilt {
         /// What was asked for.
         asked: DeviceChoice,
     },
+    /// Something that it is used through is not on this machine.
+    #[error("device `{asked}` cannot be used: {lacks}")]
+    Lacks {
+        /// What was asked for.
+        asked: DeviceChoice,
+        /// What there is not.
+        lacks: Lack,
+    },
     /// There is none on this machine.
-    #[error("device `{asked}` is not there: wgpu finds {found} device(s)")]
+    #[error("device `{asked}` is not there: {} finds {found} device(s)", asked.finder())]
     Missing {
         /// What was asked for.
         asked: DeviceChoice,
@@ -80,11 +102,63 @@ pub enum DeviceError {
     },
 }
 
+/// What NVIDIA's GPUs are used through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Lack {
+    /// The driver.
+    #[error("no CUDA driver (`libcuda.so`) is on this machine")]
+    Driver,
+    /// The compiler.
+    #[error("no CUDA compiler (`libnvrtc.so`) is on this machine")]
+    Compiler,
+    /// What the compiler includes.
+    #[error("no CUDA headers (`include/mma.h` in `CUDA_PATH` or `/usr/local/cuda`) are on this machine")]
+    Headers,
+}
+
+impl Lack {
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Driver => "install NVIDIA's driver, or use `cpu`; `seedcorn doctor` lists what is there",
+            Self::Compiler => {
+                "install CUDA 12.8 or later (or `pip install nvidia-cuda-nvrtc` and put its `lib` into `LD_LIBRARY_PATH`), or use `cpu`"
+            }
+            Self::Headers => "install CUDA 12.8 or later, or set `CUDA_PATH` to where it is; or use `cpu`",
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The name without a number, which is that of the feature, too.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Wgpu(_) => "wgpu",
+            Self::Cuda(_) => "cuda",
+        }
+    }
+
+    /// What counts devices of this kind.
+    fn finder(self) -> &'static str {
+        match self {
+            Self::Cuda(_) => "the CUDA driver",
+            _ => "wgpu",
+        }
+    }
+}
+
 impl DeviceError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::NotBuilt { asked: DeviceChoice::Cuda(_) } => {
+                "build with `--features cuda` (scripts/gpu/cuda.sh has what that needs), or use `cpu`"
+            }
             Self::NotBuilt { .. } => "build with `--features wgpu`, or leave the device at `cpu`",
+            Self::Lacks { lacks, .. } => lacks.hint(),
+            Self::Missing { asked: DeviceChoice::Cuda(_), .. } => {
+                "`nvidia-smi` lists what the driver sees; `CUDA_VISIBLE_DEVICES` may hide devices from it"
+            }
             Self::Missing { found: 0, .. } => {
                 "install a Vulkan driver (Debian: `mesa-vulkan-drivers`, or the maker's), or use `cpu`"
             }
@@ -125,12 +199,26 @@ pub fn open(choice: DeviceChoice) -> Result<Device, DeviceError> {
     match choice {
         DeviceChoice::Cpu => Ok(Device::flex()),
         DeviceChoice::Wgpu(index) => wgpu::open(choice, index.unwrap_or(0)),
+        DeviceChoice::Cuda(index) => cuda::open(choice, index.unwrap_or(0)),
     }
 }
 
 /// Lists the devices beside the CPU that are in this build and on this machine, each with why it is not usable, if so.
 pub fn list() -> Vec<Result<Found, DeviceError>> {
-    wgpu::list()
+    wgpu::list().into_iter().chain(cuda::list()).collect()
+}
+
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use super::{Device, DeviceChoice, DeviceError, Found};
+
+    pub(super) fn open(asked: DeviceChoice, _: usize) -> Result<Device, DeviceError> {
+        Err(DeviceError::NotBuilt { asked })
+    }
+
+    pub(super) fn list() -> Vec<Result<Found, DeviceError>> {
+        vec![Err(DeviceError::NotBuilt { asked: DeviceChoice::Cuda(None) })]
+    }
 }
 
 #[cfg(not(feature = "wgpu"))]
@@ -150,12 +238,17 @@ mod wgpu {
 pub fn name(choice: DeviceChoice) -> Option<String> {
     match choice {
         DeviceChoice::Cpu => None,
-        DeviceChoice::Wgpu(index) => list().into_iter().nth(index.unwrap_or(0))?.ok().map(|found| found.name),
+        DeviceChoice::Wgpu(index) => {
+            wgpu::list().into_iter().nth(index.unwrap_or(0))?.ok().map(|found| found.name)
+        }
+        DeviceChoice::Cuda(index) => {
+            cuda::list().into_iter().nth(index.unwrap_or(0))?.ok().map(|found| found.name)
+        }
     }
 }
 
 /// Returns the CubeCL device behind a device; none for the CPU.
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 pub(crate) fn cube(device: &Device) -> Option<burn_cubecl::CubeDevice> {
     match device.clone().inner().as_dispatch() {
         burn::backend::DispatchDevice::Cube(device) => Some(device.clone()),
@@ -164,16 +257,22 @@ pub(crate) fn cube(device: &Device) -> Option<burn_cubecl::CubeDevice> {
 }
 
 /// Whether a device is a program on the processor.
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 pub(crate) fn is_software(device: &burn_cubecl::CubeDevice) -> bool {
-    use burn_cubecl::cubecl::wgpu::WgpuDeviceKind;
-    matches!(device, burn_cubecl::CubeDevice::Wgpu(device) if device.kind == WgpuDeviceKind::Cpu)
+    match device {
+        #[cfg(feature = "wgpu")]
+        burn_cubecl::CubeDevice::Wgpu(device) => {
+            device.kind == burn_cubecl::cubecl::wgpu::WgpuDeviceKind::Cpu
+        }
+        #[allow(unreachable_patterns, reason = "where wgpu is the only kind")]
+        _ => false,
+    }
 }
 
 /// Returns the memory that this process has reserved on a device, in bytes: its tensors, what was freed and is kept for
 /// others, and the room of transfers. None for the CPU. Waits for what the device has been told to do.
 pub fn reserved_bytes(device: &Device) -> Option<u64> {
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "cube")]
     if let Some(device) = cube(device) {
         use burn_cubecl::cubecl::MemoryScope;
         return Some(device.client().memory_report(MemoryScope::Device).usage().bytes_reserved);
@@ -186,6 +285,10 @@ pub fn reserved_bytes(device: &Device) -> Option<u64> {
 pub fn is_cpu(device: &Device) -> bool {
     *device == Device::flex()
 }
+
+#[cfg(feature = "cuda")]
+#[path = "cuda_device.rs"]
+mod cuda;
 
 #[cfg(feature = "wgpu")]
 mod wgpu {
@@ -280,6 +383,19 @@ mod tests {
         {
             assert!(matches!(text.parse::<DeviceChoice>(), Err(DeviceError::Unknown { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn cuda_is_read_where_it_is_built() {
+        let read = "cuda:1".parse::<DeviceChoice>();
+        if cfg!(feature = "cuda") {
+            assert_eq!(read.unwrap(), DeviceChoice::Cuda(Some(1)));
+        } else {
+            let error = read.unwrap_err();
+            assert_eq!(error.to_string(), "device `cuda:1` is not in this build: it needs `--features cuda`");
+            assert!(error.hint().contains("scripts/gpu/cuda.sh"), "{}", error.hint());
+        }
+        assert!(matches!("cuda:".parse::<DeviceChoice>(), Err(DeviceError::Unknown { .. })));
     }
 
     #[test]

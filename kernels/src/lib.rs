@@ -13,7 +13,7 @@ pub mod frozen;
 pub mod gated_act;
 pub mod gated_mlp;
 pub mod ggml;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod gpu;
 pub mod heap;
 pub mod int8;
@@ -28,6 +28,8 @@ pub mod rms_norm;
 pub mod rope;
 pub mod section;
 pub mod seed_gradient;
+#[cfg(feature = "tensor-cores")]
+pub mod tensor_core;
 #[cfg(test)]
 mod testing;
 mod vector;

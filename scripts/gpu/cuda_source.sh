@@ -2,8 +2,8 @@
 # Checks the CUDA kernels without a GPU: compiles the CUDA source of each for several architectures, and runs what
 # comes out in the interpreter of `ptx/` against the definitions. See docs/gpu-cuda.md.
 #
-# NVIDIA's compilers come from PyPI (190 MB, once) into the user's cache; so does the build, since its features are not
-# those of the ordinary one. SEEDCORN_CUDA_TOOLKIT names a folder with lib, include and bin instead.
+# NVIDIA's compilers come from PyPI (190 MB, once) into the user's cache; SEEDCORN_CUDA_TOOLKIT names a folder with lib,
+# include and bin instead. The build shares what the ordinary one has made, and makes what its features add.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,10 +19,13 @@ if [[ -z "${SEEDCORN_CUDA_TOOLKIT:-}" ]]; then
     SEEDCORN_CUDA_TOOLKIT="$wheels/nvidia/cu13"
 fi
 export SEEDCORN_CUDA_TOOLKIT
-export CARGO_TARGET_DIR="${SEEDCORN_GPU_TARGET_DIR:-$cache/target}" CARGO_INCREMENTAL=0
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/seedcorn-ci/target}" CARGO_INCREMENTAL=0
 
 sources=$(mktemp -d)
 trap 'rm -rf "$sources"' EXIT
-cargo run -p seedcorn-tests --features cuda-source --bin cuda-source -- "$sources"
+features=(--workspace --features seedcorn-tests/cuda-source)
+# Of tests, since the ordinary tests' dependencies are then used as they are; it makes the program, too.
+cargo test "${features[@]}" --test cuda_source --no-run
+"$CARGO_TARGET_DIR/debug/cuda-source" "$sources"
 python3 scripts/gpu/table.py "$SEEDCORN_CUDA_TOOLKIT" "$sources"
-cargo test -p seedcorn-tests --features cuda-source --test cuda_source -- "$@"
+cargo test "${features[@]}" --test cuda_source -- "$@"

@@ -165,3 +165,20 @@ fn doctor_finds_what_there_is() {
         &["exit 0\n", "warn  python: `python3` not found; `pypi:` sources need it", "no token"],
     );
 }
+
+/// The default build has no CUDA, on the command line and in a recipe; one with it finds no driver on a machine without.
+#[test]
+fn cuda_that_is_not_there_is_said_before_anything_starts() {
+    let stage = Stage::new();
+    let parts: &[&str] = if cfg!(feature = "cuda") {
+        &["exit 2\n", "error: device `cuda` ", "hint: "]
+    } else {
+        &["exit 2\n", "device `cuda` is not in this build: it needs `--features cuda`"]
+    };
+    assert_parts(&stage.seedcorn("train recipe.toml --device cuda"), parts);
+    stage.edit("recipe.toml", "output = ", "device = \"cuda\"\noutput = ");
+    let parts: &[&str] =
+        if cfg!(feature = "cuda") { parts } else { &["exit 2\n", "`device`", "with `--features cuda`"] };
+    assert_parts(&stage.seedcorn("train recipe.toml"), parts);
+    assert!(!stage.path("run").exists());
+}

@@ -10,7 +10,7 @@ use seedcorn_kernels::lora_linear::tensor_core::weight::Packed;
 use seedcorn_kernels::{int8, nf4};
 
 use crate::interpreter::Interpreter;
-use crate::numbers::{Compared, Dense, random};
+use crate::numbers::{BF16, Compared, Dense, SUM, random};
 
 /// How the weight is kept.
 #[derive(Clone, Copy, Debug)]
@@ -152,8 +152,6 @@ impl Case {
     /// f32 sums of `k` terms err by at most `k * 2^-24` of the sum of magnitudes; `2^-16` covers the sizes here. Every
     /// rounding to bf16 adds `2^-8` of the magnitude of what it goes into: half of the last of its 8 bits.
     fn expected(&self, inputs: &Inputs) -> Vec<Compared> {
-        const BF16: f64 = 1.0 / 256.0;
-        const SUM: f64 = 1.0 / 65536.0;
         let Inputs { x, a, b, bias, residual, weight, .. } = inputs;
         let input = if self.exact { 0.0 } else { BF16 };
         let factor = |at: usize| self.dropout.map_or(1.0, |dropout| f64::from(dropout.factor(at as u64)));

@@ -2,19 +2,26 @@
 //!
 //! Without the compilers every test is ignored, and says why.
 
+mod attention;
 mod interpreter;
 mod linear;
+mod loss;
 mod mutants;
 mod numbers;
 mod toolkit;
 
+use std::path::Path;
+
 use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test that is given the compilers.
+type Test = Box<dyn FnOnce(&Path) -> Result<(), String> + Send>;
 
 fn main() {
     let arguments = Arguments::from_args();
     let toolkit = toolkit::find();
     let mut trials = Vec::new();
-    let mut add = |name: String, test: Box<dyn FnOnce(&std::path::Path) -> Result<(), String> + Send>| {
+    let mut add = |name: String, test: Test| {
         let toolkit = toolkit.clone();
         let (kind, ignored) = match &toolkit {
             Ok(_) => (String::new(), false),
@@ -29,8 +36,14 @@ fn main() {
             Box::new(move |toolkit| linear::check(toolkit, multiprocessors, case)),
         );
     }
-    for (name, case, change) in mutants::mutants() {
-        add(format!("mutants::{name}"), Box::new(move |toolkit| mutants::check(toolkit, case, change)));
+    for (name, case) in attention::cases() {
+        add(format!("attention::{name}"), Box::new(move |toolkit| attention::check(toolkit, case)));
+    }
+    for (name, case) in loss::cases() {
+        add(format!("loss::{name}"), Box::new(move |toolkit| loss::check(toolkit, case)));
+    }
+    for (name, op, change) in mutants::mutants() {
+        add(format!("mutants::{name}"), Box::new(move |toolkit| mutants::check(toolkit, &*op, change)));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

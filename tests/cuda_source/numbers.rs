@@ -16,6 +16,12 @@ pub(crate) fn random(seed: u64, len: usize, exact: bool) -> Vec<f32> {
     if exact { as_bf16(values) } else { values }
 }
 
+/// What rounding to bf16 adds at most, of the magnitude: half of the last of its 8 bits.
+pub(crate) const BF16: f64 = 1.0 / 256.0;
+
+/// What f32 sums add at most, of the sum of magnitudes: terms times `2^-24`, for as many as there are here.
+pub(crate) const SUM: f64 = 1.0 / 65536.0;
+
 /// A row-major matrix.
 #[derive(Clone, Debug)]
 pub(crate) struct Dense {

@@ -11,7 +11,7 @@
 //! <https://arxiv.org/abs/1711.05101>; `_single_tensor_adamw` and `clip_grad_norm_` in PyTorch.
 
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 pub mod reference;
 #[cfg(test)]
@@ -28,7 +28,7 @@ use crate::{flex, isa};
 const CHUNK: usize = 16_384;
 
 /// Backends that have the op on tensors; call [`AdamW::step_tensor`] and [`sums_of_squares`] instead.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait AdamWBackend: Backend {
     /// Returns parameters and both moments after a step.
     fn adamw_step(

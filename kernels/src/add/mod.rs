@@ -6,7 +6,7 @@
 //! # Limits
 //! Memory: 12 bytes an element.
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 
 use burn::backend::tensor::FloatTensor;
@@ -20,7 +20,7 @@ use crate::flex::{contiguous, slice, slice_mut};
 const CHUNK: usize = 1 << 14;
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait AddBackend: Backend {
     /// See [`add`].
     fn add(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;

@@ -266,7 +266,7 @@ macro_rules! with_rows {
                     $body
                 }
             },
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             $crate::frozen::Storage::Device(_) => unreachable!("the CPU's ops take host weights"),
         }
     }};

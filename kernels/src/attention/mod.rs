@@ -24,12 +24,14 @@
 mod autodiff;
 mod backward;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 mod decode;
 mod layout;
 mod pack;
 pub mod reference;
+#[cfg(feature = "tensor-cores")]
+pub mod tensor_core;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -76,7 +78,7 @@ impl AttentionConfig {
 }
 
 /// Backends that have the op; call [`attention`] instead.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait AttentionBackend: Backend {
     /// Computes the output `[t, num_heads * head_dim]`.
     fn packed_attention(

@@ -1,8 +1,7 @@
 //! The CUDA C++ of the tensor-core kernels, made without a device, a driver or LLVM.
 //!
 //! CubeCL turns a kernel into CUDA C++ (its `cuda-cpp` route), which NVRTC compiles. What a device would tell CubeCL
-//! is stated here: warps of 32, shared memory, bf16 matrix units. The host side of the ops is written against
-//! [`Device`], so that the same launches run on a GPU and in an interpreter of the compiled code.
+//! is stated here: warps of 32, shared memory, bf16 matrix units.
 
 mod list;
 mod properties;
@@ -14,60 +13,17 @@ use cubecl_cpp::target::Cuda;
 
 pub use list::all;
 
-use crate::lora_linear::tensor_core;
+use crate::attention::tensor_core::delta::attention_delta;
+use crate::attention::tensor_core::forward::attention_forward;
+use crate::attention::tensor_core::keys::attention_keys;
+use crate::attention::tensor_core::mask::NumbersCompilationArg;
+use crate::attention::tensor_core::queries::attention_queries;
+use crate::linear_cross_entropy::tensor_core::rows::{loss_gather, loss_gradient, loss_rows, loss_sum};
 use crate::lora_linear::tensor_core::finish::sum_parts;
 use crate::lora_linear::tensor_core::number::MaskCompilationArg;
 use crate::lora_linear::tensor_core::product::{PlacesCompilationArg, tensor_product};
-
-/// Units of a cube of [`Kernel::sum_parts`].
-const SUM_UNITS: usize = 256;
-
-/// What runs kernels.
-pub trait Device {
-    /// Memory of the device; clones share it.
-    type Buffer: Clone;
-    /// What can go wrong.
-    type Error;
-
-    /// Copies bytes to the device.
-    fn upload(&mut self, bytes: &[u8]) -> Self::Buffer;
-
-    /// Makes a buffer whose bytes are not set.
-    fn reserve(&mut self, bytes: usize) -> Self::Buffer;
-
-    /// Multiprocessors of the device: outputs are cut into at least as many tiles where that is possible.
-    fn multiprocessors(&self) -> usize;
-
-    /// Runs a kernel, after all that were launched before.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn launch(&mut self, launch: &Launch<Self::Buffer>) -> Result<(), Self::Error>;
-}
-
-/// A kernel with its arguments.
-pub struct Launch<'a, B> {
-    /// Which kernel.
-    pub kernel: Kernel,
-    /// Cubes along x, y and z.
-    pub cubes: [u32; 3],
-    /// Buffers in the order of the parameters.
-    pub buffers: &'a [&'a B],
-    /// Scalars of f32, in order.
-    pub floats: &'a [f32],
-    /// Scalars of u32, in order.
-    pub words: &'a [u32],
-}
-
-/// A kernel, with all that it is compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Kernel(Body);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Body {
-    Product(tensor_core::Plan),
-    SumParts,
-}
+use crate::tensor_core::Body;
+pub use crate::tensor_core::{Device, Kernel, Launch};
 
 /// The CUDA C++ of a kernel.
 #[derive(Clone, Debug)]
@@ -85,27 +41,6 @@ pub struct Source {
 }
 
 impl Kernel {
-    pub(crate) fn product(plan: tensor_core::Plan) -> Self {
-        Self(Body::Product(plan))
-    }
-
-    pub(crate) fn sum_parts() -> Self {
-        Self(Body::SumParts)
-    }
-
-    /// Returns the units of a cube.
-    pub fn units(self) -> usize {
-        match self.0 {
-            Body::Product(plan) => plan.tile.units(),
-            Body::SumParts => SUM_UNITS,
-        }
-    }
-
-    /// Whether the kernel multiplies matrices.
-    pub fn multiplies(self) -> bool {
-        !matches!(self.0, Body::SumParts)
-    }
-
     /// Writes the kernel in CUDA C++.
     ///
     /// # Panics
@@ -138,6 +73,94 @@ impl Kernel {
             Body::SumParts => {
                 self.compile(&sum_parts::SumParts::new(settings, device, target, buffer(), buffer(), (), ()))
             }
+            Body::AttentionForward(plan) => self.compile(&attention_forward::AttentionForward::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                numbers(),
+                plan,
+            )),
+            Body::AttentionDelta => self.compile(&attention_delta::AttentionDelta::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+            )),
+            Body::AttentionQueries(plan) => self.compile(&attention_queries::AttentionQueries::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                numbers(),
+                plan,
+            )),
+            Body::LossGather => self.compile(&loss_gather::LossGather::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+            )),
+            Body::LossRows => self.compile(&loss_rows::LossRows::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+                (),
+            )),
+            Body::LossSum => {
+                self.compile(&loss_sum::LossSum::new(settings, device, target, buffer(), buffer(), ()))
+            }
+            Body::LossGradient(kind) => self.compile(&loss_gradient::LossGradient::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                (),
+                (),
+                (),
+                kind,
+            )),
+            Body::AttentionKeys(plan) => self.compile(&attention_keys::AttentionKeys::new(
+                settings,
+                device,
+                target,
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                buffer(),
+                numbers(),
+                plan,
+            )),
         }
     }
 
@@ -172,11 +195,12 @@ impl Source {
     }
 }
 
-/// The name of the kernel: what stands before the parameters.
+/// The name of the kernel: what stands before its parameters.
 fn entry(text: &str) -> Option<String> {
     let after = &text[text.find("__global__")?..];
-    let parameters = after.find("(float")?;
-    Some(after[..parameters].split_whitespace().last()?.to_owned())
+    let word = |end: usize| after[..end].rsplit(|c: char| !c.is_alphanumeric() && c != '_').next();
+    let mut words = after.match_indices('(').filter_map(|(at, _)| word(at));
+    words.find(|word| !word.is_empty() && *word != "__launch_bounds__").map(str::to_owned)
 }
 
 /// The length of an array of `info_st`, 0 if it is not there.
@@ -184,6 +208,10 @@ fn array_len(text: &str, name: &str) -> usize {
     let start = format!(" {name}[");
     let found = text.find(&start).map(|at| &text[at + start.len()..]);
     found.and_then(|rest| rest.split(']').next()?.parse().ok()).unwrap_or(0)
+}
+
+fn numbers() -> NumbersCompilationArg {
+    NumbersCompilationArg { width: (), num_heads: (), num_kv_heads: (), window: (), scale: (), cap: () }
 }
 
 fn places() -> PlacesCompilationArg {

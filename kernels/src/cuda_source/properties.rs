@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use cubecl_common::profile::TimingMethod;
-use cubecl_core::ir::features::{Features, MmaConfig};
+use cubecl_core::cmma::MatrixLayout;
+use cubecl_core::ir::features::{Features, MmaConfig, Plane};
 use cubecl_core::ir::{
-    DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties, MemoryDeviceProperties,
-    TargetProperties, VectorSize,
+    ContiguousElements, DeviceIdentity, DeviceProperties, ElemType, FloatKind, HardwareProperties,
+    MemoryDeviceProperties, MmaProperties, TargetProperties, VectorSize,
 };
+use cubecl_cpp::cuda::mma::manual::contiguous_elements_cuda;
 
 /// A GPU of NVIDIA from sm_80 on. The numbers are those of the smallest: 99 KiB of shared memory a block.
 pub(super) fn device() -> Arc<DeviceProperties> {
@@ -37,10 +39,25 @@ pub(super) fn device() -> Arc<DeviceProperties> {
     let (bf16, f32) = (ElemType::Float(FloatKind::BF16), ElemType::Float(FloatKind::F32));
     let unit = MmaConfig { a_type: bf16, b_type: bf16, cd_type: f32, m: 16, n: 16, k: 16 };
     properties.features.matmul.cmma.insert(unit);
+    properties.features.matmul.mma.insert(MmaConfig { n: 8, ..unit });
+    properties.features.matmul.ldmatrix.insert(bf16);
+    properties.features.plane.insert(Plane::Ops);
     Arc::new(properties)
 }
 
-/// What kernels may ask about the target while they are compiled.
+/// What kernels may ask about the target while they are compiled: the layout of the matrix unit's operands, as CubeCL's
+/// CUDA runtime states it.
 pub(super) fn target() -> Arc<TargetProperties> {
-    Arc::new(TargetProperties::default())
+    let mma = MmaProperties {
+        register_size_bits: 32,
+        const_plane_size: 32,
+        register_layout_a: MatrixLayout::RowMajor,
+        register_layout_b: MatrixLayout::ColMajor,
+        register_layout_acc: MatrixLayout::RowMajor,
+        register_duplication_a: 1,
+        register_duplication_b: 1,
+        register_duplication_acc: 1,
+        contiguous_elements: ContiguousElements::new(contiguous_elements_cuda),
+    };
+    Arc::new(TargetProperties { mma })
 }

@@ -3,7 +3,7 @@
 //! # Limits
 //! Memory: a row read and a row written a token.
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -18,7 +18,7 @@ use crate::frozen::FrozenWeight;
 pub fn embedding(table: &FrozenWeight, ids: &[u32], device: &Device) -> Tensor<2> {
     let [rows, width] = table.shape();
     assert!(ids.iter().all(|&id| (id as usize) < rows), "an id beyond the table's {rows} rows");
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "cube")]
     if let Some(weight) = table.on_device() {
         return cubecl::embedding(weight, table.compute(), ids, width, device);
     }

@@ -96,7 +96,7 @@ impl Storage {
                 Kind::Nf4 { shape: nf4.shape, block_size: nf4.block_size, nested }
             }
             Self::Int8(int8) => Kind::Int8 { shape: int8.shape },
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Self::Device(_) => unreachable!("elements on a device stay there"),
         };
         Form { kind, bytes: self.segments().iter().map(|segment| segment.len()).sum() }
@@ -131,7 +131,7 @@ impl Storage {
             Self::Int8(int8) => {
                 vec![bytemuck::cast_slice(&int8.codes), bytemuck::cast_slice(&int8.row_absmax)]
             }
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Self::Device(_) => unreachable!("elements on a device stay there"),
         }
     }

@@ -12,8 +12,7 @@ use burn::tensor::Device;
 use half::bf16;
 
 use crate::device::TooLarge;
-
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 pub use crate::gpu::weight::DeviceWeight;
 use crate::int8::{self, Int8};
 use crate::nf4::Nf4;
@@ -42,7 +41,7 @@ pub enum Storage {
     /// bitsandbytes' row-wise int8.
     Int8(Int8),
     /// Any of these in the memory of a device.
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "cube")]
     Device(Box<DeviceWeight>),
 }
 
@@ -92,7 +91,7 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len(),
             Storage::Nf4(nf4) => nf4.shape.iter().product(),
             Storage::Int8(int8) => int8.shape.iter().product(),
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Storage::Device(weight) => weight.len,
         };
         assert_eq!(elements, shape[0] * shape[1], "a {shape:?} weight with {elements} elements");
@@ -170,7 +169,7 @@ impl FrozenWeight {
             Storage::Bf16(values) => values.len() * 2,
             Storage::Nf4(nf4) => nf4.bytes(),
             Storage::Int8(int8) => int8.bytes(),
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Storage::Device(weight) => weight.bytes,
         }
     }
@@ -181,7 +180,7 @@ impl FrozenWeight {
     /// # Errors
     /// [`TooLarge`] where the device has no buffer for all elements.
     pub fn on(self, device: &Device) -> Result<Self, TooLarge> {
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "cube")]
         if let Some(device) = crate::device::cube(device)
             && !self.is_on_device()
         {
@@ -194,7 +193,7 @@ impl FrozenWeight {
 
     /// Whether the elements are in the memory of a device, where only kernels can read them.
     pub fn is_on_device(&self) -> bool {
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "cube")]
         if self.on_device().is_some() {
             return true;
         }
@@ -202,7 +201,7 @@ impl FrozenWeight {
     }
 
     /// Returns the elements in the memory of a device, if they are there.
-    #[cfg(feature = "wgpu")]
+    #[cfg(feature = "cube")]
     pub(crate) fn on_device(&self) -> Option<&DeviceWeight> {
         match &self.held {
             Held::Here(storage) => match &**storage {
@@ -228,7 +227,7 @@ impl FrozenWeight {
             }
             Storage::Nf4(nf4) => nf4.read(start, out),
             Storage::Int8(int8) => read_int8(int8, start, out),
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Storage::Device(_) => unreachable!("a weight on a device is read by kernels"),
         }
         if self.compute == Compute::Bf16 && !matches!(&*stored, Storage::Bf16(_)) {

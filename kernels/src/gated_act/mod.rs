@@ -14,7 +14,7 @@
 mod autodiff;
 mod backward;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 pub mod reference;
 #[cfg(test)]
@@ -41,7 +41,7 @@ pub enum GatedKind {
 }
 
 /// Backends that have the op; call [`gated_act`] instead.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait GatedActBackend: Backend {
     /// Computes `[t, f]` from `gate_up: [t, 2f]`.
     fn gated_act(gate_up: FloatTensor<Self>, kind: GatedKind) -> FloatTensor<Self>;

@@ -57,6 +57,12 @@ impl Words {
         Self { handle, len: words.len().max(1) }
     }
 
+    /// The words as a matrix of f32, where `like` is.
+    pub(crate) fn tensor(self, like: &CubeTensor, shape: [usize; 2]) -> CubeTensor {
+        let (client, device) = (like.client.clone(), like.device.clone());
+        CubeTensor::new_contiguous(client, device, Shape::new(shape), self.handle, DType::F32)
+    }
+
     /// The words as a kernel's argument.
     pub(crate) fn arg(&self) -> BufferArg {
         buffer(self.handle.clone(), self.len)

@@ -28,10 +28,12 @@
 
 mod autodiff;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 pub mod reference;
 mod sweep;
+#[cfg(feature = "tensor-cores")]
+pub mod tensor_core;
 #[cfg(test)]
 mod tests;
 
@@ -48,7 +50,7 @@ use crate::isa;
 pub use sweep::{BORDER, RowSum, Sweep};
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait LinearCrossEntropyBackend: Backend {
     /// See [`linear_cross_entropy`].
     fn linear_cross_entropy(

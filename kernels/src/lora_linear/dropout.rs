@@ -47,7 +47,7 @@ impl Dropout {
     ///
     /// # Panics
     /// Where the input has some of the columns only: ranks on a device have whole inputs.
-    #[cfg(any(feature = "wgpu", feature = "cuda-source"))]
+    #[cfg(feature = "tensor-cores")]
     pub(crate) fn of_whole_inputs(dropout: Option<Self>) -> (f32, u64) {
         dropout.map_or((0.0, 0), |dropout| {
             assert!(dropout.columns.is_none(), "a device has whole inputs, not columns of them");

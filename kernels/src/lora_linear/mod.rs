@@ -18,12 +18,12 @@
 mod autodiff;
 mod backward;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 mod dropout;
 mod few_rows;
 pub mod reference;
-#[cfg(feature = "cuda-source")]
+#[cfg(feature = "tensor-cores")]
 pub mod tensor_core;
 #[cfg(test)]
 mod tests;
@@ -143,7 +143,7 @@ impl<B: Backend> Inputs<B> {
 }
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait LoraLinearBackend: Backend {
     /// See [`lora_linear`].
     fn lora_linear(#[extension_type] inputs: Inputs<Self>, group: Group) -> FloatTensor<Self>;

@@ -9,7 +9,7 @@
 mod autodiff;
 mod backward;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 pub mod reference;
 #[cfg(test)]
@@ -23,7 +23,7 @@ use crate::attention::QkvLayout;
 use crate::{flex, isa};
 
 /// Backends that have the op; call [`qk_norm`] instead.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait QkNormBackend: Backend {
     /// Normalises the query and key heads of `qkv: [t, width]`.
     fn qk_norm(

@@ -10,7 +10,7 @@
 mod autodiff;
 mod backward;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 pub mod reference;
 #[cfg(test)]
@@ -24,11 +24,11 @@ use crate::{flex, isa};
 
 pub(crate) use backward::rows as normalise_rows_backward;
 pub(crate) use cpu::rows as normalise_rows;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 pub(crate) use cubecl::{gradient, normalise};
 
 /// Backends that have the op; call [`rms_norm`] instead.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait RmsNormBackend: Backend {
     /// Normalises the rows of `x: [t, d]`.
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;

@@ -11,7 +11,7 @@
 mod autodiff;
 mod backward;
 mod cpu;
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 pub mod reference;
 #[cfg(test)]
@@ -36,7 +36,7 @@ pub struct RopeTable {
 }
 
 /// Backends that have the op; call [`rope`] instead.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait RopeBackend: Backend {
     /// Rotates the query and key heads of `qkv: [t, width]`; `inverse` turns the other way.
     fn rope(

@@ -4,7 +4,7 @@
 //! away alone). The gradient that the block above produced enters the graph below here: the result is a
 //! scalar whose derivative with respect to `y` is `dy`, and no product of the two is computed.
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "cube")]
 mod cubecl;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -17,7 +17,7 @@ use burn::tensor::Tensor;
 use crate::flex::tensor;
 
 /// The backend's side of the op.
-#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "wgpu"))]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub trait SeedGradientBackend: Backend {
     /// See [`seed_gradient`].
     fn seed_gradient(y: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;

@@ -120,7 +120,7 @@ pub struct Train {
     /// Prepare everything, print the plan and stop before the first step
     #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
-    /// Compute on `cpu`, `wgpu` or `wgpu:N` in place of the recipe's `device`
+    /// Compute on `cpu`, `wgpu[:N]` or `cuda[:N]` in place of the recipe's `device`
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
 }
@@ -277,7 +277,7 @@ pub struct Model {
     /// Number type of products
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = words(COMPUTE))]
     pub compute: Compute,
-    /// Compute on `cpu`, `wgpu` or `wgpu:N`
+    /// Compute on `cpu`, `wgpu[:N]` or `cuda[:N]`
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Cpu)]
     pub device: DeviceChoice,
 }

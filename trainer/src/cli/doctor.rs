@@ -108,22 +108,30 @@ fn nccl() -> Vec<Finding> {
     Vec::new()
 }
 
-/// The devices that `--device` takes beside `cpu`.
+/// The devices that `--device` takes beside `cpu`, and last the kinds that this build has not.
 fn devices() -> Vec<Finding> {
-    let finding = |found: Result<Found, DeviceError>| match found {
-        Ok(Found { choice, name, is_software: false }) => {
-            Finding::ok(format!("device: `{choice}` is {name}"))
-        }
-        Ok(Found { choice, name, .. }) => {
-            Finding::ok(format!("device: `{choice}` is {name}, a program on the processor: for tests"))
-        }
-        // A build without devices is how most are made.
-        Err(DeviceError::NotBuilt { .. }) => {
-            Finding::ok("devices: cpu (a build with `--features wgpu` has more)")
-        }
-        Err(error) => Finding::warn(format!("device: {error}; {}", error.hint())),
-    };
-    device::list().into_iter().map(finding).collect()
+    let (mut findings, mut features) = (Vec::new(), Vec::new());
+    for found in device::list() {
+        findings.push(match found {
+            Ok(Found { choice, name, is_software: false }) => {
+                Finding::ok(format!("device: `{choice}` is {name}"))
+            }
+            Ok(Found { choice, name, .. }) => {
+                Finding::ok(format!("device: `{choice}` is {name}, a program on the processor: for tests"))
+            }
+            Err(DeviceError::NotBuilt { asked }) => {
+                features.push(format!("`--features {}`", asked.kind()));
+                continue;
+            }
+            Err(error) => Finding::warn(format!("device: {error}; {}", error.hint())),
+        });
+    }
+    // A build without devices is how most are made.
+    if !features.is_empty() {
+        let more = features.join(" or ");
+        findings.push(Finding::ok(format!("devices: cpu (a build with {more} has more)")));
+    }
+    findings
 }
 
 fn memory() -> Finding {

@@ -5,7 +5,8 @@
 //! are counted from the start of a segment, so a sample gives the same bits in a pack and alone. Of every score, 2 x 2
 //! belong to a unit; heads are fetched 32 elements at a time, so shared memory does not grow with their width.
 //!
-//! `Compute::Bf16` means `F32` here, as everywhere without a matrix unit.
+//! `Compute::Bf16` means `F32` here, as everywhere without a matrix unit. Where the device has one, the kernels of
+//! `attention/tensor_core` run.
 
 mod backward;
 mod forward;
@@ -18,9 +19,13 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::client::Client;
 use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
 
+use super::tensor_core::call;
 use super::{AttentionBackend, AttentionConfig, QkvLayout};
+use crate::frozen::Compute;
 use crate::gpu::{self, Words};
+use crate::tensor_core::client::{Gpu, sure};
 
 /// Queries and keys of a tile.
 const BLOCK: usize = 32;
@@ -107,7 +112,12 @@ impl AttentionBackend for CubeBackend {
         segments: Arc<[u32]>,
         cfg: AttentionConfig,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        forward::launch(&gpu::contiguous(qkv), layout, &segments, cfg)
+        let qkv = gpu::contiguous(qkv);
+        let Some(mut gpu) = unit(&qkv, cfg) else { return forward::launch(&qkv, layout, &segments, cfg) };
+        let result = call::forward(&mut gpu, &gpu::words(&qkv), layout, &segments, cfg);
+        let [out, lse] = sure(result);
+        let tokens = gpu::dims(&qkv)[0];
+        (out.tensor(&qkv, [tokens, layout.q_width()]), lse.tensor(&qkv, [tokens, layout.num_heads]))
     }
 
     fn packed_attention_backward(
@@ -119,6 +129,17 @@ impl AttentionBackend for CubeBackend {
         segments: Arc<[u32]>,
         cfg: AttentionConfig,
     ) -> FloatTensor<Self> {
-        backward::launch([qkv, out, lse, d_out].map(gpu::contiguous), layout, &segments, cfg)
+        let inputs = [qkv, out, lse, d_out].map(gpu::contiguous);
+        let Some(mut gpu) = unit(&inputs[0], cfg) else {
+            return backward::launch(inputs, layout, &segments, cfg);
+        };
+        let words = inputs.each_ref().map(gpu::words);
+        let result = call::backward(&mut gpu, words.each_ref(), layout, &segments, cfg);
+        sure(result).tensor(&inputs[0], gpu::dims(&inputs[0]))
     }
+}
+
+/// The device of a tensor, if the products go to its matrix units: with `Compute::Bf16` where it has them.
+fn unit(qkv: &CubeTensor, cfg: AttentionConfig) -> Option<Gpu<'_>> {
+    (cfg.compute == Compute::Bf16).then(|| Gpu::of(qkv)).flatten()
 }

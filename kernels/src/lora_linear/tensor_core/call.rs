@@ -2,8 +2,8 @@
 
 use super::weight::Packed;
 use super::{Kind, Masked, Onto, Plan, RUN, Side, Tile};
-use crate::cuda_source::{Device, Kernel, Launch};
 use crate::lora_linear::Dropout;
+use crate::tensor_core::{Device, Kernel, Launch};
 
 /// Inner indices that one cube sums where the inner axis is that of tokens.
 const TOKENS_OF_A_PART: usize = 1024;
@@ -53,19 +53,32 @@ pub struct Gradients<B> {
 
 /// The right operand of a product.
 #[derive(Clone, Debug)]
-struct Right<B> {
-    kind: Kind,
-    codes: B,
-    table: B,
-    scale_codes_at: usize,
-    at: usize,
-    width: usize,
+pub(crate) struct Right<B> {
+    pub(crate) kind: Kind,
+    pub(crate) codes: B,
+    pub(crate) table: B,
+    pub(crate) scale_codes_at: usize,
+    pub(crate) at: usize,
+    /// The first of its rows.
+    pub(crate) row: usize,
+    pub(crate) width: usize,
 }
 
 impl<B: Clone> Right<B> {
     fn floats(matrix: &Matrix<B>) -> Self {
         let Matrix { buffer, at, stride } = matrix.clone();
-        Self { kind: Kind::F32, codes: buffer.clone(), table: buffer, scale_codes_at: 0, at, width: stride }
+        let (kind, scale_codes_at, row) = (Kind::F32, 0, 0);
+        Self { kind, codes: buffer.clone(), table: buffer, scale_codes_at, at, row, width: stride }
+    }
+
+    /// Copies a weight to the device.
+    pub(crate) fn upload<D: Device<Buffer = B>>(device: &mut D, packed: &Packed) -> Self {
+        let codes = device.upload(bytemuck::cast_slice(&packed.codes));
+        let none: &[f32] = &[0.0];
+        let table = if packed.table.is_empty() { none } else { &packed.table };
+        let table = device.upload(bytemuck::cast_slice(table));
+        let (kind, scale_codes_at, width) = (packed.kind, packed.scale_codes_at, packed.shape[1]);
+        Self { kind, codes, table, scale_codes_at, at: 0, row: 0, width }
     }
 }
 
@@ -77,12 +90,8 @@ impl<B: Clone> Part<B> {
         bias: Option<&[f32]>,
         low_rank: Option<LowRank<B>>,
     ) -> Self {
-        let codes = device.upload(bytemuck::cast_slice(&packed.codes));
-        let table =
-            device.upload(bytemuck::cast_slice(if packed.table.is_empty() { &[0.0] } else { &packed.table }));
         let bias = bias.map(|bias| device.upload(bytemuck::cast_slice(bias)));
-        let (kind, scale_codes_at, shape) = (packed.kind, packed.scale_codes_at, packed.shape);
-        let weight = Right { kind, codes, table, scale_codes_at, at: 0, width: shape[1] };
+        let (weight, shape) = (Right::upload(device, packed), packed.shape);
         Self { weight, shape, bias, low_rank }
     }
 
@@ -115,7 +124,7 @@ impl<B: Clone> Part<B> {
             kept = Some(t);
         }
         product.bias.clone_from(&self.bias);
-        product.addend = residual.cloned();
+        product.onto = residual.map_or(Added::Nothing, |residual| Added::Addend(residual.clone()));
         product.launch(device, y)?;
         Ok(kept)
     }
@@ -166,8 +175,18 @@ pub fn whole<B>(buffer: B, stride: usize) -> Matrix<B> {
     Matrix { buffer, at: 0, stride }
 }
 
+/// What a product is added to.
+#[derive(Clone, Debug)]
+pub(crate) enum Added<B> {
+    Nothing,
+    /// A matrix that lies as the output.
+    Addend(B),
+    /// The output, each row times its factor.
+    Scaled(B),
+}
+
 /// A product to be launched.
-struct Product<B> {
+pub(crate) struct Product<B> {
     left: (Matrix<B>, Side),
     right: (Right<B>, Side),
     /// Rows, columns, inner axis.
@@ -176,15 +195,19 @@ struct Product<B> {
     scale: f32,
     dropout: Option<Dropout>,
     masked: Masked,
-    addend: Option<B>,
+    onto: Added<B>,
     bias: Option<B>,
 }
 
 impl<B: Clone> Product<B> {
-    fn new(left: (&Matrix<B>, Side), right: (Right<B>, Side), sizes: [usize; 3]) -> Self {
+    pub(crate) fn new(left: (&Matrix<B>, Side), right: (Right<B>, Side), sizes: [usize; 3]) -> Self {
         let left = (left.0.clone(), left.1);
-        let (second, dropout, masked, addend, bias) = (None, None, Masked::Nothing, None, None);
-        Self { left, right, sizes, second, scale: 1.0, dropout, masked, addend, bias }
+        let (second, dropout, masked, onto, bias) = (None, None, Masked::Nothing, Added::Nothing, None);
+        Self { left, right, sizes, second, scale: 1.0, dropout, masked, onto, bias }
+    }
+
+    pub(crate) fn onto(self, onto: Added<B>) -> Self {
+        Self { onto, ..self }
     }
 
     fn masked(self, dropout: Option<Dropout>, masked: Masked) -> Self {
@@ -199,9 +222,8 @@ impl<B: Clone> Product<B> {
         let right_whole = |right: &Right<B>, len: usize| right.at % RUN + right.width % RUN + len % RUN == 0;
         let left_whole_runs = left_whole(&self.left.0, line(self.left.1, m, k));
         let right_whole_runs = right_whole(&self.right.0, line(self.right.1, n, k));
-        let many = if left_whole_runs && right_whole_runs { multiprocessors } else { usize::MAX };
         Plan {
-            tile: Tile::of([m, n], many),
+            tile: Tile::of([m, n], left_whole_runs && right_whole_runs, multiprocessors),
             left: self.left.1,
             right: self.right.1,
             kind: self.right.0.kind,
@@ -211,13 +233,21 @@ impl<B: Clone> Product<B> {
                 (*side, left_whole(left, *rank) && right_whole(right, line(*side, n, *rank)))
             }),
             masked: self.masked,
-            onto: if self.addend.is_some() { Onto::Addend } else { Onto::Nothing },
+            onto: match self.onto {
+                Added::Nothing => Onto::Nothing,
+                Added::Addend(_) => Onto::Addend,
+                Added::Scaled(_) => Onto::Scaled,
+            },
             bias: self.bias.is_some(),
         }
     }
 
     /// Computes into a window of a matrix.
-    fn launch<D: Device<Buffer = B>>(self, device: &mut D, out: &Matrix<B>) -> Result<(), D::Error> {
+    pub(crate) fn launch<D: Device<Buffer = B>>(
+        self,
+        device: &mut D,
+        out: &Matrix<B>,
+    ) -> Result<(), D::Error> {
         let inner = self.sizes[2];
         self.launch_parts(device, out, inner, 1)
     }
@@ -253,7 +283,8 @@ impl<B: Clone> Product<B> {
         let (left2, right2, _, k2) = self.second.as_ref().unwrap_or(&none);
         let (probability, key) = Dropout::of_whole_inputs(self.dropout);
         // The order of `Places`, then of `Mask`.
-        let places = [m, n, k, part, left.at, left.stride, right.at, 0, right.width, right.scale_codes_at];
+        let places =
+            [m, n, k, part, left.at, left.stride, right.at, right.row, right.width, right.scale_codes_at];
         let others = [*k2, left2.at, left2.stride, right2.width, out.at, out.stride, m * n];
         let mut words: Vec<u32> = places.iter().chain(&others).map(|value| *value as u32).collect();
         words.extend([key as u32, (key >> 32) as u32]);
@@ -267,7 +298,10 @@ impl<B: Clone> Product<B> {
                 &right.table,
                 &left2.buffer,
                 &right2.codes,
-                self.addend.as_ref().unwrap_or(&left.buffer),
+                match &self.onto {
+                    Added::Addend(extra) | Added::Scaled(extra) => extra,
+                    Added::Nothing => &left.buffer,
+                },
                 self.bias.as_ref().unwrap_or(&left.buffer),
                 &out.buffer,
             ],

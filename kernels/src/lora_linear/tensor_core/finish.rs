@@ -45,7 +45,7 @@ pub(super) fn mask_sums(
             let place = i * PLANE + unit;
             let y = row + number / across * FRAGMENT + place / FRAGMENT;
             let x = column + number % across * FRAGMENT + place % FRAGMENT;
-            room[from + place] = room[from + place] * mask_factor(mask, (y * n + x) as u64);
+            room[from + place] *= mask_factor(mask, (y * n + x) as u64);
         }
         sync_plane();
         cmma::load_with_layout(
@@ -93,8 +93,8 @@ pub(super) fn finish(
                 }
                 if comptime!(plan.onto == Onto::Addend) {
                     value += extra[at];
-                } else if comptime!(plan.onto == Onto::Output) {
-                    value += out[at];
+                } else if comptime!(plan.onto == Onto::Scaled) {
+                    value += out[at] * extra[y];
                 }
                 out[at] = value;
             }

@@ -19,7 +19,7 @@ pub mod call;
 pub(crate) mod finish;
 pub(crate) mod number;
 pub(crate) mod product;
-mod stage;
+pub(crate) mod stage;
 pub mod weight;
 
 /// Rows, columns and inner size of what a plane multiplies at once.
@@ -49,16 +49,19 @@ impl Tile {
     pub(crate) const NARROW: Self = Self { cube: [128, 16], plane: [32, 16], depth: 64 };
     /// For few rows.
     pub(crate) const FLAT: Self = Self { cube: [16, 128], plane: [16, 32], depth: 64 };
-    /// For outputs that would fill few cubes, and for operands that are read element by element: a unit holds half as
-    /// much, since that takes registers for addresses.
+    /// For outputs that would fill few cubes.
     pub(crate) const SMALL: Self = Self { cube: [64, 64], plane: [32, 16], depth: 32 };
+    /// For operands that are read element by element, which takes registers for addresses.
+    pub(crate) const ODD: Self = Self { cube: [64, 32], plane: [16, 16], depth: 32 };
 
-    /// The tile for an output: the largest that leaves a cube for each multiprocessor of the device.
-    pub(crate) fn of([rows, columns]: [usize; 2], multiprocessors: usize) -> Self {
+    /// The tile for an output: the largest that leaves a cube for each multiprocessor of the device. `whole` says that
+    /// all operands are read in runs.
+    pub(crate) fn of([rows, columns]: [usize; 2], whole: bool, multiprocessors: usize) -> Self {
         let [r, c] = Self::SQUARE.cube;
         match (rows <= 16, columns <= 16) {
             (_, true) => Self::NARROW,
             (true, false) => Self::FLAT,
+            _ if !whole => Self::ODD,
             _ if rows.div_ceil(r) * columns.div_ceil(c) >= multiprocessors => Self::SQUARE,
             _ => Self::SMALL,
         }
@@ -155,8 +158,8 @@ pub(crate) enum Onto {
     Nothing,
     /// A matrix that lies as the output.
     Addend,
-    /// The output.
-    Output,
+    /// The output, each row times a factor.
+    Scaled,
 }
 
 /// Everything that a kernel is compiled for.

@@ -263,6 +263,7 @@ fn start(row: usize, inner: usize, #[comptime] stride: usize, #[comptime] side: 
 }
 
 #[cube]
+#[allow(unsafe_code, reason = "a matrix whose elements are not set before they are loaded")]
 fn fragment(
     runs: &[Run],
     #[comptime] ident: cmma::MatrixIdent,

@@ -1,4 +1,8 @@
 //! The way of operands from global memory through registers into shared memory.
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "on the host an `Array` is a number, in a kernel registers"
+)]
 
 use cubecl_core as cubecl;
 use cubecl_core::prelude::*;
@@ -101,53 +105,85 @@ pub(super) fn fetch_left(
                 comptime!(tile.depth),
             );
             let at = walk.left_at + place.line * walk.left_stride + place.start;
-            fetch_floats(left, held, turn * RUN, at, &place, comptime!(plan.left_whole));
-            if comptime!(plan.masked == Masked::Left) {
-                #[unroll]
-                for i in 0..RUN {
-                    held[turn * RUN + i] = held[turn * RUN + i] * mask_factor(mask, (at + i) as u64);
+            #[unroll]
+            for i in 0..RUN {
+                held[turn * RUN + i] = 0.0f32;
+            }
+            if place.line < place.lines && place.start < place.end {
+                if comptime!(plan.left_whole) {
+                    fetch_floats(left, held, turn * RUN, at, mask, plan);
+                } else {
+                    let count = place.end - place.start;
+                    fetch_rounded(left, held, turn * RUN, at, count, mask, plan);
                 }
             }
         }
     }
 }
 
-/// Fetches a run of f32, zeros outside of the matrix.
+/// Fetches a run of f32 that starts at element `at`, a multiple of four.
 #[cube]
 fn fetch_floats(
     values: &[f32],
     held: &mut Array<f32>,
     to: usize,
     at: usize,
-    place: &Place,
-    #[comptime] whole: bool,
+    mask: &Mask,
+    #[comptime] plan: Plan,
 ) {
+    let vectors = values.as_vectorized().with_vector_size::<Const<4>>();
     #[unroll]
-    for i in 0..RUN {
-        held[to + i] = 0.0f32;
-    }
-    if place.line < place.lines {
-        if comptime!(whole) {
-            if place.start < place.end {
-                let vectors = values.as_vectorized().with_vector_size::<Const<4>>();
-                #[unroll]
-                for half in 0..2usize {
-                    let vector = vectors[at / 4 + half];
-                    #[unroll]
-                    for i in 0..4usize {
-                        held[to + half * 4 + i] = vector.extract(i);
-                    }
-                }
+    for half in 0..2usize {
+        let vector = vectors[at / 4 + half];
+        #[unroll]
+        for i in 0..4usize {
+            let mut value = vector.extract(i);
+            if comptime!(plan.masked == Masked::Left) {
+                value *= mask_factor(mask, (at + half * 4 + i) as u64);
             }
-        } else {
-            #[unroll]
-            for i in 0..RUN {
-                if place.start + i < place.end {
-                    held[to + i] = values[at + i];
-                }
-            }
+            held[to + half * 4 + i] = value;
         }
     }
+}
+
+/// Fetches a run that need not be whole, `count` of whose elements are inside the line, as bf16, two a register.
+#[cube]
+fn fetch_rounded(
+    values: &[f32],
+    held: &mut Array<f32>,
+    to: usize,
+    at: usize,
+    count: usize,
+    mask: &Mask,
+    #[comptime] plan: Plan,
+) {
+    #[unroll]
+    for pair in 0..comptime!(RUN / 2) {
+        let mut word = 0u32;
+        #[unroll]
+        for half in 0..2usize {
+            let i = pair * 2 + half;
+            if i < count {
+                let mut value = values[at + i];
+                if comptime!(plan.masked == Masked::Left) {
+                    value *= mask_factor(mask, (at + i) as u64);
+                }
+                word |= bits_of(bf16::cast_from(value)) << (16u32 * half as u32);
+            }
+        }
+        held[to + pair] = f32::reinterpret(word);
+    }
+}
+
+#[cube]
+fn bits_of(value: bf16) -> u32 {
+    u32::cast_from(u16::reinterpret(value))
+}
+
+/// One half of a register that holds two bf16.
+#[cube]
+fn half_of(word: u32, #[comptime] i: usize) -> bf16 {
+    bf16::reinterpret(u16::cast_from(word >> comptime!(16 * (i as u32 % 2))))
 }
 
 /// Puts this unit's runs of the left operand into shared memory, as bf16.
@@ -170,16 +206,21 @@ pub(super) fn stage_left(
             let mut run = Run::empty();
             #[unroll]
             for i in 0..RUN {
-                run.insert(i, bf16::cast_from(held[turn * RUN + i]));
+                if comptime!(plan.left_whole) {
+                    run.insert(i, bf16::cast_from(held[turn * RUN + i]));
+                } else {
+                    run.insert(i, half_of(u32::reinterpret(held[turn * RUN + i / 2]), i));
+                }
             }
             stretch[from + target(number, comptime!(plan.left), rows, comptime!(tile.depth))] = run;
         }
     }
 }
 
-/// How the right operand is held in registers: runs that are not whole are decoded when they are fetched.
+/// How the right operand is held in registers: runs that are not whole are decoded when they are fetched, and take
+/// registers for addresses, so they are held as bf16.
 pub(super) const fn held_kind(plan: Plan) -> Kind {
-    if plan.right_whole { plan.kind } else { Kind::F32 }
+    if plan.right_whole { plan.kind } else { Kind::Bf16 }
 }
 
 /// Fetches this unit's runs of the right operand into registers: packed words, and the scale of each run.
@@ -226,26 +267,63 @@ pub(super) fn fetch_right(
                 if comptime!(plan.right_whole) {
                     fetch_words(codes, held, turn * words, at, comptime!(plan.kind));
                     scales[turn] = scale(codes, table, at, row, walk.scale_codes_at, comptime!(plan.kind));
-                } else {
-                    #[unroll]
-                    for i in 0..RUN {
-                        if place.start + i < place.end {
+                    if comptime!(plan.masked == Masked::Right) {
+                        #[unroll]
+                        for i in 0..RUN {
                             let value =
-                                element(codes, table, at + i, row, walk.scale_codes_at, comptime!(plan.kind));
+                                f32::reinterpret(held[turn * words + i]) * mask_factor(mask, (at + i) as u64);
                             held[turn * words + i] = u32::reinterpret(value);
                         }
                     }
-                }
-                if comptime!(plan.masked == Masked::Right) {
-                    #[unroll]
-                    for i in 0..RUN {
-                        let value =
-                            f32::reinterpret(held[turn * words + i]) * mask_factor(mask, (at + i) as u64);
-                        held[turn * words + i] = u32::reinterpret(value);
-                    }
+                } else {
+                    let count = place.end - place.start;
+                    fetch_elements(
+                        codes,
+                        table,
+                        held,
+                        turn * words,
+                        at,
+                        row,
+                        count,
+                        walk.scale_codes_at,
+                        mask,
+                        plan,
+                    );
                 }
             }
         }
+    }
+}
+
+/// Fetches the elements of a run that need not be whole, `count` of which are inside the line, as bf16.
+#[cube]
+fn fetch_elements(
+    codes: &[u32],
+    table: &[f32],
+    held: &mut Array<u32>,
+    to: usize,
+    at: usize,
+    row: usize,
+    count: usize,
+    scale_codes_at: usize,
+    mask: &Mask,
+    #[comptime] plan: Plan,
+) {
+    #[unroll]
+    for pair in 0..comptime!(RUN / 2) {
+        let mut word = 0u32;
+        #[unroll]
+        for half in 0..2usize {
+            let i = pair * 2 + half;
+            if i < count {
+                let mut value = element(codes, table, at + i, row, scale_codes_at, comptime!(plan.kind));
+                if comptime!(plan.masked == Masked::Right) {
+                    value *= mask_factor(mask, (at + i) as u64);
+                }
+                word |= bits_of(bf16::cast_from(value)) << (16u32 * half as u32);
+            }
+        }
+        held[to + pair] = word;
     }
 }
 
@@ -312,7 +390,7 @@ fn decode(
     if comptime!(kind == Kind::F32) {
         bf16::cast_from(f32::reinterpret(held[from + i]))
     } else if comptime!(kind == Kind::Bf16) {
-        bf16::reinterpret(u16::cast_from(held[from + i / 2] >> comptime!(16 * (i as u32 % 2))))
+        half_of(held[from + i / 2], i)
     } else if comptime!(kind == Kind::Int8) {
         let byte = i32::reinterpret(held[from + i / 4] << comptime!(24 - 8 * (i as u32 % 4))) >> 24i32;
         bf16::cast_from(f32::cast_from(byte) * scale * INT8_RECIPROCAL)
@@ -325,7 +403,7 @@ fn decode(
 
 /// Decodes element `at` of the flattened matrix straight from memory: where runs are not whole.
 #[cube]
-fn element(
+pub(crate) fn element(
     codes: &[u32],
     table: &[f32],
     at: usize,

@@ -29,6 +29,8 @@ impl Packed {
                 (Kind::Int8, to_words(bytemuck::cast_slice(&int8.codes)), int8.row_absmax.clone(), 0)
             }
             Storage::Nf4(nf4) => nf4_words(nf4),
+            #[cfg(feature = "cube")]
+            Storage::Device(_) => unreachable!("`Packed::new` takes what the host has"),
         };
         Self { kind, codes, table, scale_codes_at, shape }
     }

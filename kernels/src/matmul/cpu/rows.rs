@@ -87,7 +87,7 @@ impl<'a> Columns<'a> {
                 RowDots::new(tier, nf4, rows, weight.compute() == Compute::Bf16).map(Self::Nf4)
             }
             Storage::F32(_) => None,
-            #[cfg(feature = "wgpu")]
+            #[cfg(feature = "cube")]
             Storage::Device(_) => unreachable!("the CPU's ops take host weights"),
         };
         match b {

@@ -75,9 +75,9 @@ impl Device {
     pub fn of(device: DeviceChoice) -> Device {
         match device {
             DeviceChoice::Cpu => Device { class: "cpu".to_owned(), isa: isa::tier().name().to_owned() },
-            DeviceChoice::Wgpu(_) => {
+            DeviceChoice::Wgpu(_) | DeviceChoice::Cuda(_) => {
                 let isa = device::name(device).unwrap_or_default();
-                Device { class: "wgpu".to_owned(), isa }
+                Device { class: device.kind().to_owned(), isa }
             }
         }
     }
