@@ -27,11 +27,11 @@ fn headers() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("CUDA_PATH") {
         return Some(PathBuf::from(folder).join("include"));
     }
-    let there = |folder: &&str| std::fs::exists(folder).is_ok_and(|exists| exists);
-    if let Some(folder) = ["/usr/local/cuda", "/opt/cuda"].iter().find(there) {
+    let there = |path: &str| std::fs::exists(path).is_ok_and(|exists| exists);
+    if let Some(folder) = ["/usr/local/cuda", "/opt/cuda"].into_iter().find(|folder| there(folder)) {
         return Some(PathBuf::from(folder).join("include"));
     }
-    there(&"/usr/bin/nvcc").then(|| PathBuf::from("/usr/include"))
+    there("/usr/bin/nvcc").then(|| PathBuf::from("/usr/include"))
 }
 
 /// Returns how many GPUs the driver shows this process.

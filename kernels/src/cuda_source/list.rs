@@ -73,7 +73,8 @@ fn of_attention() -> Vec<(String, Kernel)> {
         let plan = attention::Plan { tile, head_dim, gives, windowed, capped };
         let also = [(windowed, ", window"), (capped, ", cap")].map(|(is, name)| if is { name } else { "" });
         let name = |pass: &str| format!("attention {pass}, {head_dim}{}{}", also[0], also[1]);
-        kernels.push((name("forward"), Kernel::attention_forward(plan)));
+        let forward = attention::Plan { tile: attention::Tile::of_forward(head_dim), ..plan };
+        kernels.push((name("forward"), Kernel::attention_forward(forward)));
         kernels.push((name("dq"), Kernel::attention_queries(plan)));
         for &gives in Gives::launches(head_dim) {
             let pass = match gives {

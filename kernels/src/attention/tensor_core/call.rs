@@ -18,7 +18,7 @@ pub fn forward<D: Device>(
     let tokens = tokens(segments);
     let out = device.reserve(4 * tokens * layout.q_width());
     let lse = device.reserve(4 * tokens * layout.num_heads);
-    let plan = plan(layout, cfg);
+    let plan = Plan { tile: Tile::of_forward(layout.head_dim), ..plan(layout, cfg) };
     let kernel = Kernel::attention_forward(plan);
     launch(device, kernel, layout, segments, cfg, layout.num_heads, plan, &[qkv], &[&out, &lse])?;
     Ok([out, lse])

@@ -55,6 +55,15 @@ impl Tile {
         }
     }
 
+    /// The tile for the forward pass.
+    pub(crate) fn of_forward(head_dim: usize) -> Self {
+        match head_dim {
+            ..=64 => Self { rows: 64, block: 32 },
+            65..=128 => Self { rows: 64, block: 64 },
+            _ => Self::of(head_dim),
+        }
+    }
+
     /// Units of a cube.
     pub(crate) const fn units(self) -> usize {
         self.rows / FRAGMENT * PLANE
