@@ -2,7 +2,8 @@
 
 usage: table.py TOOLKIT SOURCES [ARCH..]      SOURCES holds index.json and the .cu files that `cuda-source` wrote
 
-Fails when a kernel spills registers, or when one that multiplies matrices has no tensor-core instruction.
+Fails when a kernel spills registers, or when one that multiplies matrices has no tensor-core instruction. Spills that are
+known, and said in docs/gpu-cuda.md, are listed here with their bytes.
 """
 import concurrent.futures
 import json
@@ -17,6 +18,8 @@ from nvrtc import compile_to_ptx
 # CUDA C++ programming guide, table of compute capabilities.
 LIMITS = {"80": (65536, 2048, 163, 32), "89": (65536, 1536, 99, 24), "90a": (65536, 2048, 227, 32), "100": (65536, 2048, 227, 32)}
 RESERVED_SHARED = 1024  # a block, from sm_80 on
+KNOWN_SPILLS = {("attention forward, 64", "100"): 8, ("attention forward, 128", "90a"): 8,
+                ("attention dk and dv, 30, window, cap", "90a"): 56}
 
 
 def occupancy(arch, registers, units, shared):
@@ -66,7 +69,7 @@ def main():
         for row in own:
             spilled = f", {row['spills']} B spilled" if row["spills"] else ""
             cells.append(f"{row['registers']} regs, {row['percent']:.0f} %, {row['unit']} MMA{spilled}")
-            if row["spills"]:
+            if row["spills"] > KNOWN_SPILLS.get((row["name"], row["arch"]), 0):
                 failures.append(f"`{row['name']}` spills {row['spills']} bytes on sm_{row['arch']}")
             if row["multiplies"] and not row["unit"]:
                 failures.append(f"`{row['name']}` has no tensor-core instruction on sm_{row['arch']}")

@@ -58,8 +58,7 @@ impl Tile {
     /// The tile for the forward pass.
     pub(crate) fn of_forward(head_dim: usize) -> Self {
         match head_dim {
-            ..=64 => Self { rows: 64, block: 32 },
-            65..=128 => Self { rows: 64, block: 64 },
+            ..=64 if head_dim.is_multiple_of(RUN) => Self { rows: 64, block: 32 },
             _ => Self::of(head_dim),
         }
     }
