@@ -4,9 +4,9 @@
     check_device.py SEEDCORN [RECIPE] [--device wgpu] [--cpu SEEDCORN] [--set key=value ...] [--base FOLDER]
                     [--work DIR] [--loss 1e-2] [--logits 1e-2]
 
-SEEDCORN is built with the device's feature; `--cpu` names another build for the CPU's run. Without `--set`, ten steps of up to 128 tokens in f32 are trained: of the
-quickstart's model, SmolLM2-135M in NF4, unless RECIPE says otherwise. Prints each step's losses and exits 1 where one is
-further off than `--loss`, relative to the CPU's.
+SEEDCORN is built with the device's feature; `--cpu` names another build for the CPU's run. Without `--set`, ten steps of
+up to 128 tokens in f32 are trained: of the quickstart's model, SmolLM2-135M in NF4, unless RECIPE says otherwise. Prints
+each step's losses and exits 1 where one is further off than `--loss`, relative to the CPU's.
 
 With `--base`, the model in Hugging Face layout, both adapters are loaded with peft on top of it, and the logits of two
 samples must agree within `--logits` of the largest. That needs torch, transformers, peft and safetensors
@@ -57,15 +57,18 @@ def compare_logits(base, adapters):
     from check_adapter import load
 
     draw = random.Random(7)
-    samples = None
-    found = []
+    samples, found = None, []
+
+    def logits():
+        with torch.no_grad():
+            return torch.cat([model(input_ids=torch.tensor([ids])).logits[0] for ids in samples]).double()
+
     for adapter in adapters:
         model = load(base, adapter).eval()
         samples = samples or [[draw.randrange(model.config.vocab_size) for _ in range(64)] for _ in range(2)]
-        with torch.no_grad():
-            found.append(torch.cat([model(input_ids=torch.tensor([ids])).logits[0] for ids in samples]).double())
-            with model.disable_adapter():
-                bare = torch.cat([model(input_ids=torch.tensor([ids])).logits[0] for ids in samples]).double()
+        found.append(logits())
+    with model.disable_adapter():
+        bare = logits()
     here, there = found
     largest = here.abs().max().item()
     off = (here - there).abs().max().item() / largest
